@@ -1,0 +1,130 @@
+"""What the answer to an exchange means to a node (PROTOCOL.md, "Errors"). Pure, like `protocol`.
+
+The node decides by status first and by code second, so that it survives proxies that answer in
+HTML: an answer is never taken for more than its status says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from tide.codec import loads
+from tide.errors import (
+    ForbiddenError,
+    MisconfiguredError,
+    OfflineError,
+    ProtocolError,
+    SyncError,
+    UnauthorizedError,
+)
+from tide.protocol import Request, Response, parse_response
+
+__all__ = ["Answer", "Refused", "Reset", "read_answer"]
+
+MAX_RETRY_AFTER = 3600.0
+"""The longest a server can ask to be left alone, in seconds."""
+
+
+class Answer(NamedTuple):
+    """What came back from one exchange, whatever the transport.
+
+    Attributes:
+        status: the HTTP status, or what a transport has in its stead.
+        body: the whole body, inflated.
+        headers: by lower-case name.
+    """
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+
+class Reset(NamedTuple):
+    """409: this node's cursor does not fit the server; see PROTOCOL.md, "Reset".
+
+    Attributes:
+        kind: ``restored`` (the server lost history) or ``horizon`` (the node was away too long).
+    """
+
+    kind: Literal["restored", "horizon"]
+
+
+class Refused(NamedTuple):
+    """400, 413 or 422: the batch can't be taken as it is; a part of it may be.
+
+    Attributes:
+        code: the problem's code, or one made of the status.
+        detail: the problem in words.
+        too_large: 413: fewer bytes at once may pass.
+    """
+
+    code: str
+    detail: str
+    too_large: bool
+
+
+def read_answer(answer: Answer, request: Request) -> Response | Reset | Refused:
+    """What *answer* to *request* means.
+
+    Raises:
+        SyncError: the subclass that fits the status; `retry_after` is set if the server told.
+    """
+    status = answer.status
+    if status == 200:
+        if not _is_json(answer):
+            raise ProtocolError(
+                "the endpoint answered 200 with something that is not JSON; a captive portal, or "
+                "a web page at that URL? A tide endpoint ends in /sync"
+            )
+        return parse_response(answer.body, request)
+    problem = _problem(answer)
+    detail = f"{status} {problem.get('detail') or problem.get('title') or ''}".strip()
+    if status == 409 and problem.get("code") == "reset":
+        kind = problem.get("reset")
+        if kind in ("restored", "horizon"):
+            return Reset(kind)
+    if status in (400, 413, 422):
+        code = problem.get("code")
+        code = code if isinstance(code, str) else f"http_{status}"
+        return Refused(code, detail, too_large=status == 413)
+    raise _error(status, detail, _retry_after(answer))
+
+
+def _error(status: int, detail: str, retry_after: float) -> SyncError:
+    if status == 401:
+        return UnauthorizedError(
+            f"the server refused the credentials ({detail}); check headers=",
+            retry_after=retry_after,
+        )
+    if status == 403:
+        return ForbiddenError(
+            f"these credentials may not use this space ({detail})", retry_after=retry_after
+        )
+    if status in (408, 425, 429) or status >= 500:
+        return OfflineError(f"the server can't answer now ({detail})", retry_after=retry_after)
+    return MisconfiguredError(
+        f"the endpoint does not answer as a tide server ({detail}); check its URL, "
+        "which ends in /sync or /sync/{space}",
+        retry_after=retry_after,
+    )
+
+
+def _is_json(answer: Answer) -> bool:
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json"
+
+
+def _problem(answer: Answer) -> dict[str, Any]:
+    """The problem document of *answer*; empty if its body is anything else."""
+    try:
+        problem = loads(answer.body)
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _retry_after(answer: Answer) -> float:
+    """Seconds of a Retry-After header; 0.0 if there is none, or a date, which is ignored."""
+    text = answer.headers.get("retry-after", "")
+    return min(float(text), MAX_RETRY_AFTER) if text.isascii() and text.isdigit() else 0.0

@@ -1,0 +1,22 @@
+"""JSON text to and from Python values, at C speed when msgspec is installed (extra ``fast``).
+
+Documents travel as their own JSON text. With msgspec it is cut out of a message as it came;
+without, it is written again from what was read. Either way it was checked on the way in.
+"""
+
+from __future__ import annotations
+
+from tide.codec.wire_op import WireOp
+
+try:
+    from tide.codec import fast as _codec
+except ImportError:
+    from tide.codec import pure as _codec  # type: ignore[no-redef]
+
+from tide.codec.pure import dumps, quote
+
+__all__ = ["WireOp", "dumps", "load_request", "load_response", "loads", "quote"]
+
+loads = _codec.loads
+load_request = _codec.load_request
+load_response = _codec.load_response

@@ -1,0 +1,1 @@
+"""The ways an exchange travels: HTTP, and in memory for tests."""
