@@ -1,0 +1,144 @@
+"""The SQL of the outbox: the ops that the server has not acknowledged, and those it rejected.
+
+At most one op per document waits: the newest. These functions run on the database thread, inside
+a transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tide.protocol import Op
+from tide.stamp import Stamp
+
+__all__ = [
+    "Rejection",
+    "acknowledge",
+    "add",
+    "batch",
+    "count",
+    "drop",
+    "last",
+    "offer_everything",
+    "reject",
+    "rejections",
+    "take_rejection",
+]
+
+
+class Rejection(NamedTuple):
+    """An op that the server refused for good, kept for the app.
+
+    Attributes:
+        number: names it; grows with each rejection of this store.
+        op: what was refused.
+        code: why, for programs: ``forbidden``, ``invalid_doc``, ``too_large``, …
+        detail: why, in words.
+    """
+
+    number: int
+    op: Op
+    code: str
+    detail: str
+
+
+def add(sql: sqlite3.Connection, ops: Iterable[Op]) -> None:
+    """Let *ops* wait, each in place of an earlier op of its document, behind all others."""
+    sql.executemany(
+        "INSERT OR REPLACE INTO outbox (collection, id, doc, counter, node_id)"
+        " VALUES (?, ?, ?, ?, ?)",
+        ((op.collection, op.id, op.doc, *op.stamp) for op in ops),
+    )
+
+
+def batch(
+    sql: sqlite3.Connection, after: int, upto: int, max_ops: int, max_bytes: int
+) -> list[tuple[int, Op]]:
+    """The next ops to push, in order of writing, each with its position.
+
+    Positions are greater than *after* and at most *upto*. There is at least one op if any waits,
+    at most *max_ops*, and their documents have at most *max_bytes* bytes in all.
+    """
+    rows = sql.execute(
+        "SELECT position, collection, id, doc, counter, node_id FROM outbox"
+        " WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",
+        (after, upto, max_ops),
+    )
+    found: list[tuple[int, Op]] = []
+    size = 0
+    for position, collection, id_, doc, counter, node_id in rows:
+        size += len((doc or "").encode()) + len(id_) + 200  # 200: the rest of an op, at most
+        if found and size > max_bytes:
+            break
+        found.append((position, Op(collection, id_, doc, Stamp(counter, node_id))))
+    return found
+
+
+def acknowledge(sql: sqlite3.Connection, ops: Iterable[Op]) -> None:
+    """The server has *ops*: let go of those that still wait. A newer op of a document stays."""
+    sql.executemany(
+        "DELETE FROM outbox WHERE collection = ? AND id = ? AND counter = ? AND node_id = ?",
+        ((op.collection, op.id, *op.stamp) for op in ops),
+    )
+
+
+def drop(sql: sqlite3.Connection, keys: Iterable[tuple[str, str]]) -> None:
+    """Forget the waiting ops of the documents *keys*, whatever their stamps."""
+    sql.executemany("DELETE FROM outbox WHERE collection = ? AND id = ?", keys)
+
+
+def waits(sql: sqlite3.Connection, op: Op) -> bool:
+    """Whether this very *op* still waits: not acknowledged, nor overwritten by a newer one."""
+    return (
+        sql.execute(
+            "SELECT 1 FROM outbox WHERE collection = ? AND id = ? AND counter = ? AND node_id = ?",
+            (op.collection, op.id, *op.stamp),
+        ).fetchone()
+        is not None
+    )
+
+
+def count(sql: sqlite3.Connection) -> int:
+    """How many ops wait."""
+    return int(sql.execute("SELECT count(*) FROM outbox").fetchone()[0])
+
+
+def last(sql: sqlite3.Connection) -> int:
+    """The position of the op that was written last; 0 if none waits."""
+    return int(sql.execute("SELECT coalesce(max(position), 0) FROM outbox").fetchone()[0])
+
+
+def offer_everything(sql: sqlite3.Connection) -> None:
+    """Let every document and tombstone wait, with its own stamp; what waits already stays."""
+    sql.execute(
+        "INSERT OR IGNORE INTO outbox (collection, id, doc, counter, node_id)"
+        " SELECT collection, id, doc, counter, node_id FROM documents"
+    )
+
+
+def reject(sql: sqlite3.Connection, op: Op, code: str, detail: str) -> None:
+    """Keep *op* among the rejected ops."""
+    sql.execute(
+        "INSERT INTO rejected (collection, id, doc, counter, node_id, code, detail)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (op.collection, op.id, op.doc, *op.stamp, code, detail),
+    )
+
+
+def rejections(sql: sqlite3.Connection) -> list[Rejection]:
+    """The rejected ops, oldest first."""
+    rows = sql.execute(
+        "SELECT number, collection, id, doc, counter, node_id, code, detail"
+        " FROM rejected ORDER BY number"
+    )
+    return [
+        Rejection(number, Op(collection, id_, doc, Stamp(counter, node_id)), code, detail)
+        for number, collection, id_, doc, counter, node_id, code, detail in rows
+    ]
+
+
+def take_rejection(sql: sqlite3.Connection, number: int) -> bool:
+    """Forget the rejected op *number*; whether it was there."""
+    return sql.execute("DELETE FROM rejected WHERE number = ?", (number,)).rowcount > 0
