@@ -17,13 +17,12 @@ from tide.errors import (
     ProtocolError,
     SyncError,
     UnauthorizedError,
+    UnavailableError,
 )
-from tide.protocol import Request, Response, parse_response
+from tide.limits import MAX_RETRY_AFTER
+from tide.protocol import Request, Response, parse_response, readable
 
 __all__ = ["Answer", "Refused", "Reset", "read_answer"]
-
-MAX_RETRY_AFTER = 3600.0
-"""The longest a server can ask to be left alone, in seconds."""
 
 
 class Answer(NamedTuple):
@@ -79,14 +78,14 @@ def read_answer(answer: Answer, request: Request) -> Response | Reset | Refused:
             )
         return parse_response(answer.body, request)
     problem = _problem(answer)
-    detail = f"{status} {problem.get('detail') or problem.get('title') or ''}".strip()
+    words = readable(problem.get("detail")) or readable(problem.get("title"))
+    detail = f"{status} {words}".strip()
     if status == 409 and problem.get("code") == "reset":
         kind = problem.get("reset")
         if kind in ("restored", "horizon"):
             return Reset(kind)
     if status in (400, 413, 422):
-        code = problem.get("code")
-        code = code if isinstance(code, str) else f"http_{status}"
+        code = readable(problem.get("code")) or f"http_{status}"
         return Refused(code, detail, too_large=status == 413)
     raise _error(status, detail, _retry_after(answer))
 
@@ -102,7 +101,12 @@ def _error(status: int, detail: str, retry_after: float) -> SyncError:
             f"these credentials may not use this space ({detail})", retry_after=retry_after
         )
     if status in (408, 425, 429) or status >= 500:
-        return OfflineError(f"the server can't answer now ({detail})", retry_after=retry_after)
+        return UnavailableError(f"the server can't serve now ({detail})", retry_after=retry_after)
+    if 300 <= status < 400:
+        return OfflineError(
+            f"the endpoint redirects elsewhere ({detail}), which is not followed; a captive "
+            "portal, or a URL that lacks https or has moved?"
+        )
     return MisconfiguredError(
         f"the endpoint does not answer as a tide server ({detail}); check its URL, "
         "which ends in /sync or /sync/{space}",

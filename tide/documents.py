@@ -6,9 +6,7 @@ These functions run on the database thread, inside a transaction.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import TypeVar
+from collections.abc import Iterable
 
 from tide.protocol import Op
 from tide.stamp import Stamp
@@ -16,18 +14,16 @@ from tide.stamp import Stamp
 __all__ = [
     "collections",
     "count",
+    "find",
     "read",
     "read_all",
     "remove",
-    "stamps",
+    "seen",
     "write",
 ]
 
 Key = tuple[str, str]
 """A collection and an id."""
-_CHUNK = 200  # keys in one statement: within SQLite's oldest limit of 999 parameters
-
-T = TypeVar("T")
 
 
 def read(sql: sqlite3.Connection, collection: str, id_: str) -> str | None:
@@ -73,19 +69,12 @@ def collections(sql: sqlite3.Connection) -> list[str]:
     return [name for (name,) in rows]
 
 
-def stamps(sql: sqlite3.Connection, keys: Sequence[Key]) -> dict[Key, Op]:
-    """What is stored for each of *keys*, tombstones too; keys that are not stored are absent."""
-    found: dict[Key, Op] = {}
-    for chunk in chunks(keys, _CHUNK):
-        places = ",".join(["(?,?)"] * len(chunk))
-        rows = sql.execute(
-            "SELECT collection, id, doc, counter, node_id FROM documents"  # noqa: S608
-            f" WHERE (collection, id) IN (VALUES {places})",  # only placeholders go in
-            [value for key in chunk for value in key],
-        )
-        for collection, id_, doc, counter, node_id in rows:
-            found[collection, id_] = Op(collection, id_, doc, Stamp(counter, node_id))
-    return found
+def find(sql: sqlite3.Connection, key: Key) -> Op | None:
+    """What is stored under *key*, a tombstone too."""
+    row = sql.execute(
+        "SELECT doc, counter, node_id FROM documents WHERE collection = ? AND id = ?", key
+    ).fetchone()
+    return Op(*key, row[0], Stamp(row[1], row[2])) if row else None
 
 
 def write(sql: sqlite3.Connection, ops: Iterable[Op]) -> None:
@@ -105,8 +94,6 @@ def remove(sql: sqlite3.Connection, keys: Iterable[Key]) -> None:
     sql.executemany("DELETE FROM documents WHERE collection = ? AND id = ?", keys)
 
 
-def chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    """*values* in lists of at most *size*."""
-    iterator = iter(values)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+def seen(sql: sqlite3.Connection, keys: Iterable[Key]) -> None:
+    """During a horizon reset: the documents *keys* are not to be removed at its end."""
+    sql.executemany("DELETE FROM unseen WHERE collection = ? AND id = ?", keys)

@@ -18,6 +18,7 @@
     │   └── StoreCorruptError            the file is damaged
     ├── SyncError                        an exchange with the server failed; nothing is lost
     │   ├── OfflineError                 the server can't be reached now; worth another try
+    │   │   └── UnavailableError         it answers, but can't serve now: overloaded, restarting
     │   ├── UnauthorizedError            the credentials were not accepted
     │   ├── ForbiddenError               the credentials don't reach this space
     │   ├── MisconfiguredError           the endpoint does not speak tide's protocol
@@ -56,6 +57,7 @@ __all__ = [
     "SyncError",
     "TideError",
     "UnauthorizedError",
+    "UnavailableError",
     "UsageError",
     "WrongLoopError",
 ]
@@ -154,6 +156,10 @@ class SyncError(TideError):
 
 class OfflineError(SyncError):
     """The server can't be reached, or can't answer now; worth another try."""
+
+
+class UnavailableError(OfflineError):
+    """The server answers that it can't serve now (408, 425, 429, 5xx); worth another try."""
 
 
 class UnauthorizedError(SyncError):

@@ -1,15 +1,16 @@
-"""Where ids come from: the only module that asks the system for randomness.
+"""Where ids and jitter come from: the only module that asks the system for randomness.
 
-Everything else takes its ids from here, so that a simulator has one place to replace.
+Everything else takes its chance from here, so that a simulator has one place to replace.
 """
 
 from __future__ import annotations
 
+import random
 import secrets
 import threading
 import time
 
-__all__ = ["new_device", "new_id", "new_incarnation", "token"]
+__all__ = ["jitter", "new_device", "new_id", "new_incarnation", "token"]
 
 _lock = threading.Lock()
 _last_tick = 0
@@ -18,6 +19,11 @@ _last_tick = 0
 def token(size: int) -> str:
     """*size* random bytes, as hex."""
     return secrets.token_hex(size)
+
+
+def jitter(low: float, high: float) -> float:
+    """A number between *low* and *high*, so that many nodes don't do the same at once."""
+    return random.uniform(low, high)  # noqa: S311 - spreads load, keeps no secret
 
 
 def new_device() -> str:

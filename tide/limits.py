@@ -22,6 +22,7 @@ __all__ = [
     "MAX_INFLATED",
     "MAX_OPS",
     "MAX_PAGE",
+    "MAX_RETRY_AFTER",
     "check_collection",
     "check_id",
     "check_text",
@@ -42,6 +43,8 @@ MAX_BODY = 4 << 20
 """The longest body on the wire, in bytes; also where a page of changes ends."""
 MAX_INFLATED = 8 << 20
 """The longest body after inflating, in bytes."""
+MAX_RETRY_AFTER = 3600.0
+"""The longest that a server can ask to be left alone, in seconds."""
 
 _COLLECTION = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _CONTROL_OR_SURROGATE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -50,7 +53,6 @@ _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Text without these holds no surrogate, no number out of range and no deep nesting.
 _SUSPICIOUS = re.compile(r"[\ud800-\udfff]|\\u[dD]|[0-9]{19}|[0-9][eE]|NaN|Infinity")
 _Path = tuple[str | int, ...]
-_INT_RANGE = range(-(2**63), 2**63)
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -89,13 +91,22 @@ def encode_document(doc: object) -> str:
     return text
 
 
-def check_text(text: str, doc: object) -> None:
-    """Check a document that came as JSON *text* and reads as *doc*; else a `DocumentError`."""
+def check_text(text: str, doc: object) -> str:
+    """The text to store for a document that came as *text* and reads as *doc*.
+
+    That is *text* as it came, unless something in it had to be looked at: then it is written
+    again, so that a key that stands there twice hides nothing from a later reader.
+
+    Raises:
+        DocumentError: it can't be stored.
+    """
     if not isinstance(doc, dict):
         raise DocumentError("", f"must be a JSON object, not {_shown(doc)}")
     if _SUSPICIOUS.search(text) or text.count("{") + text.count("[") > MAX_DEPTH:
         _check_values(doc)
+        text = _encode(doc)
     _check_size(text)
+    return text
 
 
 def _check_size(text: str) -> None:
@@ -151,10 +162,14 @@ def _wrong(value: object) -> str | None:
     if isinstance(value, float):
         return None if math.isfinite(value) else f"{value} is no JSON number; use None"
     if isinstance(value, int):
-        return None if value in _INT_RANGE else f"{_shown(value)} is beyond 64 bits; use a str"
+        return None if _fits_64_bits(value) else f"{_shown(value)} is beyond 64 bits; use a str"
     kind = type(value).__name__
     hint = _HINTS.get(kind, "store str, int, float, bool, None, list and dict")
     return f"{_shown(value)} is a {kind}, which does not come back equal; {hint}"
+
+
+def _fits_64_bits(value: int) -> bool:
+    return -(2**63) <= value < 2**63
 
 
 _HINTS = {
@@ -186,7 +201,10 @@ def _shown_path(path: _Path) -> str:
 
 def _shown(value: object) -> str:
     """A short form of *value* for an error message."""
-    if isinstance(value, int) and not isinstance(value, bool) and value not in _INT_RANGE:
-        return f"an integer of {value.bit_length()} bits"  # its digits may be too many to write
-    text = ascii(value)
+    if isinstance(value, int) and not _fits_64_bits(value):
+        return f"an integer of {value.bit_length()} bits"
+    try:
+        text = ascii(value)
+    except Exception:  # nested too deep, a number of too many digits, a __repr__ that fails
+        return f"a value of type {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from tide.codec import loads
 from tide.protocol import Op
 from tide.stamp import Stamp
 
 __all__ = [
-    "Rejection",
+    "RejectedOp",
     "acknowledge",
     "add",
     "batch",
@@ -23,23 +24,28 @@ __all__ = [
     "last",
     "offer_everything",
     "reject",
-    "rejections",
-    "take_rejection",
+    "rejected_ops",
+    "take_rejected",
+    "waits",
 ]
 
 
-class Rejection(NamedTuple):
-    """An op that the server refused for good, kept for the app.
+class RejectedOp(NamedTuple):
+    """An op that the server refused for good, kept until the app retries or discards it.
 
     Attributes:
         number: names it; grows with each rejection of this store.
-        op: what was refused.
+        collection: the collection's name.
+        id: the document's id.
+        doc: the document as it was written; None for a delete.
         code: why, for programs: ``forbidden``, ``invalid_doc``, ``too_large``, …
         detail: why, in words.
     """
 
     number: int
-    op: Op
+    collection: str
+    id: str
+    doc: dict[str, Any] | None
     code: str
     detail: str
 
@@ -111,10 +117,14 @@ def last(sql: sqlite3.Connection) -> int:
 
 
 def offer_everything(sql: sqlite3.Connection) -> None:
-    """Let every document and tombstone wait, with its own stamp; what waits already stays."""
+    """Let every document and tombstone wait, with its own stamp; what waits already stays.
+
+    In the order of their stamps, so that the server's clock climbs with them.
+    """
     sql.execute(
         "INSERT OR IGNORE INTO outbox (collection, id, doc, counter, node_id)"
         " SELECT collection, id, doc, counter, node_id FROM documents"
+        " ORDER BY counter, node_id"
     )
 
 
@@ -127,18 +137,17 @@ def reject(sql: sqlite3.Connection, op: Op, code: str, detail: str) -> None:
     )
 
 
-def rejections(sql: sqlite3.Connection) -> list[Rejection]:
+def rejected_ops(sql: sqlite3.Connection) -> list[RejectedOp]:
     """The rejected ops, oldest first."""
     rows = sql.execute(
-        "SELECT number, collection, id, doc, counter, node_id, code, detail"
-        " FROM rejected ORDER BY number"
+        "SELECT number, collection, id, doc, code, detail FROM rejected ORDER BY number"
     )
     return [
-        Rejection(number, Op(collection, id_, doc, Stamp(counter, node_id)), code, detail)
-        for number, collection, id_, doc, counter, node_id, code, detail in rows
+        RejectedOp(number, collection, id_, loads(doc) if doc else None, code, detail)
+        for number, collection, id_, doc, code, detail in rows
     ]
 
 
-def take_rejection(sql: sqlite3.Connection, number: int) -> bool:
+def take_rejected(sql: sqlite3.Connection, number: int) -> bool:
     """Forget the rejected op *number*; whether it was there."""
     return sql.execute("DELETE FROM rejected WHERE number = ?", (number,)).rowcount > 0

@@ -31,6 +31,7 @@ __all__ = [
     "encode_op",
     "parse_request",
     "parse_response",
+    "readable",
 ]
 
 VERSION: Final = 1
@@ -39,6 +40,7 @@ DEFAULT_LIMIT: Final = 1000
 """How many changes a request without ``limit`` wants."""
 _MAX_OPAQUE = 256  # characters of a cursor or receipt: opaque to nodes, but not unbounded
 _MAX_REQUEST_ID = 64
+_MAX_READABLE = 1000  # characters of a reason in words
 
 ResultStatus = Literal["ok", "superseded", "restamp", "rejected", "deferred", "unknown"]
 
@@ -237,11 +239,12 @@ def parse_request(body: bytes) -> Request:
         raise _bad("node_id must be 8 to 64 of 0-9 a-z .")
     if "cursor" not in fields or not _is_opaque(fields["cursor"]):
         raise _bad("cursor must be null or a string as received from this server")
+    fields = _present(fields)
     request = Request(
         node_id=fields["node_id"],
-        cursor=fields["cursor"],
+        cursor=fields.get("cursor"),
         ops=_request_ops(fields.get("ops")),
-        v=fields.get("v") or 0,
+        v=fields.get("v", 0),
         receipt=fields.get("receipt"),
         limit=fields.get("limit", DEFAULT_LIMIT),
         request_id=fields.get("request_id"),
@@ -267,6 +270,7 @@ def parse_response(body: bytes, request: Request) -> Response:
         fields = load_response(body)
     except ValueError as error:
         raise ProtocolError(f"the answer is not a sync response: {error}") from None
+    fields = _present(fields)
     cursor, changes = fields.get("cursor"), fields.get("changes")
     if cursor is None or not _is_opaque(cursor) or changes is None:
         raise ProtocolError("the answer is not a sync response: cursor and changes are missing")
@@ -289,7 +293,21 @@ def parse_response(body: bytes, request: Request) -> Response:
     )
 
 
-def _bad(detail: str, code: str = "invalid_request", status: int = 400, **extra: Any) -> RequestError:
+def readable(value: object) -> str:
+    """*value*, if it is text, such that it can be stored and shown: all Unicode, not too long."""
+    if not isinstance(value, str):
+        return ""
+    return value[:_MAX_READABLE].encode(errors="replace").decode()
+
+
+def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The *fields* that are not null: null says no more than leaving the field out."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _bad(
+    detail: str, code: str = "invalid_request", status: int = 400, **extra: Any
+) -> RequestError:
     return RequestError(Problem(status, code, detail, extra=extra))
 
 
@@ -358,6 +376,7 @@ _RESULTS: Final[Mapping[object, ResultStatus]] = {
 
 
 def _result(fields: Mapping[str, Any]) -> Result:
+    fields = _present(fields)
     status = fields.get("status")
     current = fields.get("current")
     min_counter = fields.get("min_counter", 0)
@@ -370,8 +389,8 @@ def _result(fields: Mapping[str, Any]) -> Result:
         status=_RESULTS.get(status, "unknown") if isinstance(status, str) else "unknown",
         current=None if current is None else _change(current),
         min_counter=min_counter,
-        reason=str(fields.get("reason", "")),
-        code=str(fields.get("code", "")),
-        detail=str(fields.get("detail", "")),
-        retry_after=float(retry_after),
+        reason=readable(fields.get("reason")),
+        code=readable(fields.get("code")),
+        detail=readable(fields.get("detail")),
+        retry_after=float(min(retry_after, limits.MAX_RETRY_AFTER)),
     )

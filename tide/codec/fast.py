@@ -84,9 +84,7 @@ def _decoded(decode: Callable[[bytes | str], Any], body: bytes | str) -> Any:
 
 def _fields(message: Struct) -> dict[str, Any]:
     fields = {
-        name: value
-        for name, value in msgspec.structs.asdict(message).items()
-        if value is not UNSET
+        name: value for name, value in msgspec.structs.asdict(message).items() if value is not UNSET
     }
     for name in ("ops", "changes"):
         if name in fields:
@@ -98,7 +96,7 @@ def _result(result: _Result) -> dict[str, Any]:
     fields = msgspec.structs.asdict(result)
     if result.current is not None:
         fields["current"] = _op(result.current)
-    return {name: value for name, value in fields.items() if value is not None}
+    return fields
 
 
 def _op(op: _Op) -> WireOp:
@@ -110,9 +108,8 @@ def _doc(raw: Raw) -> str | None | DocumentError:
         text = str(raw, "utf-8")
         if text == "null":
             return None
-        check_text(text, loads(text))
+        return check_text(text, loads(text))
     except DocumentError as error:
         return error
     except ValueError as error:
         return DocumentError("", f"is not JSON that can be stored: {error}")
-    return text

@@ -55,9 +55,10 @@ def load_response(body: bytes) -> dict[str, Any]:
     fields = _load_object(body)
     if "changes" in fields:
         fields["changes"] = _ops(fields["changes"])
-    for result in _objects(fields.get("results") or []):
-        if result.get("current") is not None:
-            result["current"] = _ops([result["current"]])[0]
+    if fields.get("results") is not None:
+        for result in _objects(fields["results"]):
+            if result.get("current") is not None:
+                result["current"] = _ops([result["current"]])[0]
     return fields
 
 
@@ -85,13 +86,11 @@ def _doc(value: object) -> str | None | DocumentError:
     if value is None:
         return None
     try:
-        text = dumps(value)
-        check_text(text, value)
+        return check_text(dumps(value), value)
     except DocumentError as error:
         return error
-    except ValueError:  # a number that reads as infinite; find where it stands
+    except (ValueError, RecursionError):  # reads as infinite, or is too deep; find where
         try:
             return encode_document(value)
         except DocumentError as error:
             return error
-    return text

@@ -1,0 +1,52 @@
+"""A lock between processes, on a file that does nothing else; it dies with its process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO
+
+if os.name == "nt":  # pragma: no cover - Windows
+    import msvcrt
+
+    def _try_lock(file: IO[bytes]) -> None:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+else:
+    import fcntl
+
+    def _try_lock(file: IO[bytes]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+__all__ = ["FileLock"]
+
+
+class FileLock:
+    """An exclusive lock between processes, and between two holders in one process.
+
+    The file at *path* is made when it is first taken and stays: removing it would let two
+    processes lock two files of one name. It must never be the SQLite file itself, since closing
+    that file drops SQLite's own locks (sqlite.org/howtocorrupt.html, section 2.2).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    def take(self) -> bool:
+        """Take the lock if it is free; whether this object holds it now. Never waits."""
+        if self._file is None:
+            file = self._path.open("ab")
+            try:
+                _try_lock(file)
+            except OSError:  # somebody else holds it
+                file.close()
+                return False
+            self._file = file
+        return True
+
+    def release(self) -> None:
+        """Let go of the lock. Idempotent."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -1,0 +1,200 @@
+"""The store: document, outbox and clock changed in one transaction, and read back.
+
+A write is one function on the database thread. It returns when it is durable; what it changed is
+told to watchers after its commit, from its commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from tide import documents, outbox, recovery, schema
+from tide.codec import loads
+from tide.database import Database
+from tide.errors import NotFoundError, StoreCorruptError
+from tide.feed import Committed, Feed
+from tide.ids import new_incarnation
+from tide.limits import encode_document
+from tide.protocol import Op
+from tide.stamp import Clock
+
+__all__ = ["Delete", "Merge", "Put", "Store", "StoreTransaction", "Write"]
+
+T = TypeVar("T")
+
+
+class Put(NamedTuple):
+    """Store *text* as the document."""
+
+    collection: str
+    id: str
+    text: str
+
+
+class Merge(NamedTuple):
+    """Set the top-level *fields* of a document that exists."""
+
+    collection: str
+    id: str
+    fields: dict[str, Any]
+
+
+class Delete(NamedTuple):
+    """Delete the document, if it exists."""
+
+    collection: str
+    id: str
+
+
+Write = Put | Merge | Delete
+
+
+class StoreTransaction:
+    """What the works of one write transaction share.
+
+    Attributes:
+        sql: the connection, inside the transaction.
+        clock: the node's clock, as new as the file's.
+        resync: whether a horizon reset is under way, see `tide.merge`.
+        changes: what to tell watchers once it is committed.
+    """
+
+    def __init__(self, sql: sqlite3.Connection, clock: Clock) -> None:
+        self.sql = sql
+        self.clock = clock
+        self.changes: list[Committed] = []
+        # Read anew each time: other processes may have written to this file.
+        self._stored, self.resync = sql.execute("SELECT clock, resync FROM node").fetchone()
+        clock.observe(self._stored)
+
+    def finish(self) -> None:
+        """Write the clock, if it moved."""
+        if self.clock.counter != self._stored:
+            self.sql.execute("UPDATE node SET clock = ?", [self.clock.counter])
+
+    def write(self, write: Write) -> Any:
+        """Do one local *write*.
+
+        Returns:
+            None for a put, the new document's text for a merge, whether it existed for a delete.
+
+        Raises:
+            NotFoundError: there is nothing to merge into.
+            DocumentError: what came of the merge can't be stored.
+        """
+        stored = documents.find(self.sql, (write.collection, write.id))
+        text = stored.doc if stored else None
+        if isinstance(write, Delete):
+            if text is None:
+                return False
+            self._store(write, None, stored)
+            return True
+        if isinstance(write, Put):
+            self._store(write, write.text, stored)
+            return None
+        if text is None:
+            raise NotFoundError(
+                f"there is no document {write.id!r} in {write.collection!r} to update; use put()"
+            )
+        merged = encode_document({**loads(text), **write.fields})
+        self._store(write, merged, stored)
+        return merged
+
+    def _store(self, write: Write, text: str | None, stored: Op | None) -> None:
+        stamp = self.clock.tick(stored.stamp.counter if stored else 0)
+        op = Op(write.collection, write.id, text, stamp)
+        documents.write(self.sql, [op])
+        outbox.add(self.sql, [op])
+        if self.resync:
+            documents.seen(self.sql, [op.key])
+        self.changes.append(Committed("local", op.collection, op.id, text))
+
+
+class Store:
+    """One open store: a file, its node, and who watches it. Made by `open`.
+
+    Attributes:
+        path: the file.
+        feed: who watches.
+        recovered: what became of a damaged file that was found in its place, else None.
+        written: set by each local write, for who pushes them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.feed = Feed()
+        self.recovered: recovery.Recovered | None = None
+        self.written = asyncio.Event()
+        self._clock = Clock("")
+
+    @classmethod
+    async def open(cls, path: Path, durability: str) -> Store:
+        """Open the file at *path*; make it if there is none, set it aside if it is damaged.
+
+        Raises:
+            StoreError: it can't be opened; the subclass says why.
+        """
+        store = cls(path)
+        try:
+            await store._open(durability)
+        except StoreCorruptError as error:
+            recovered = await asyncio.to_thread(recovery.set_aside, path, error)
+            await store._open(durability)
+            await store.write(lambda tx: recovery.restore(tx.sql, tx.clock, recovered))
+            store.recovered = recovered
+        return store
+
+    async def _open(self, durability: str) -> None:
+        self._database = await Database.open(
+            self.path,
+            durability=durability,
+            check=recovery.check,
+            migrate=schema.migrate,
+            begin=lambda sql: StoreTransaction(sql, self._clock),
+            committed=self._committed,
+        )
+        try:
+            self._clock.node_id = await self.write(_begin_incarnation)
+        except BaseException:
+            await self._database.close()
+            raise
+
+    def _committed(self, tx: StoreTransaction) -> None:
+        self.feed.publish(tx.changes)
+        if any(change.source == "local" for change in tx.changes):
+            self.written.set()
+
+    @property
+    def node_id(self) -> str:
+        """This open's own half of its stamps; a new one at every open."""
+        return self._clock.node_id
+
+    def write(self, work: Callable[[StoreTransaction], T]) -> asyncio.Future[T]:
+        """Run *work* in a write transaction; see `Database.write`."""
+        return self._database.write(work)
+
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """Run *work* on a snapshot, beside whatever is being written."""
+        return self._database.read(work)
+
+    async def close(self) -> None:
+        """Finish what waits, end the watchers, and close the file. Idempotent."""
+        try:
+            await self.write(_end_incarnation)
+        finally:
+            await self._database.close()
+            self.feed.close()
+
+
+def _begin_incarnation(tx: StoreTransaction) -> str:
+    (device,) = tx.sql.execute("SELECT device FROM node").fetchone()
+    tx.sql.execute("UPDATE node SET clean = 0")
+    return new_incarnation(device)
+
+
+def _end_incarnation(tx: StoreTransaction) -> None:
+    tx.sql.execute("UPDATE node SET clean = 1")

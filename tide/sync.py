@@ -1,0 +1,220 @@
+"""One exchange after the other: what `sync_once` does.
+
+Everything that can go wrong in between is safe: nothing is recorded but by the transaction that
+applies an answer, and every request can be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import sqlite3
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tide import outbox
+from tide.answers import Refused, Reset, read_answer
+from tide.errors import (
+    MisconfiguredError,
+    OfflineError,
+    ProtocolError,
+    ResetNeedsConfirmationError,
+    SyncError,
+    UnauthorizedError,
+)
+from tide.ids import token
+from tide.limits import MAX_OPS
+from tide.merge import Merged, apply_answer, apply_reset, reject_op
+from tide.protocol import VERSION, Op, Request, Response
+from tide.store import Store
+from tide.transports.base import Answer, Transport
+
+__all__ = ["Headers", "SyncResult", "Synchronizer"]
+
+logger = logging.getLogger("tide")
+
+Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
+"""Headers for each request, or a function, async or not, that is asked for each request."""
+
+PAGE = 1000  # changes wanted in one answer
+MAX_BATCH = 1 << 20  # bytes of documents in one request
+DEADLINE = 120.0  # seconds for one exchange, whatever the transport does
+MAX_RESETS = 3  # of one sync_once
+MAX_REFUSALS = 3  # of one op alone, before it becomes a rejected op
+
+
+class SyncResult(NamedTuple):
+    """What a `sync_once` did.
+
+    Attributes:
+        pushed: ops that the server has now.
+        pulled: changes from the server that took effect here.
+        rejected: ops that the server refused for good, see `Tide.rejected`.
+    """
+
+    pushed: int
+    pulled: int
+    rejected: int
+
+
+@dataclass
+class _Pass:
+    """Where one `sync_once` stands. Each op is sent once in it, unless it gets a new stamp.
+
+    Attributes:
+        upto: the position of the op that was written last when it began.
+        position: the ops up to here were sent.
+        total: what was done.
+        resets: how often the server asked to start over.
+        held: documents that wait for a confirmation to be removed.
+    """
+
+    upto: int = 0
+    position: int = 0
+    total: Merged = Merged()
+    resets: int = 0
+    held: int = 0
+
+    def add(self, merged: Merged) -> None:
+        self.held = merged.held
+        self.total = Merged(
+            pushed=self.total.pushed + merged.pushed,
+            pulled=self.total.pulled + merged.pulled,
+            rejected=self.total.rejected + merged.rejected,
+            restamped=self.total.restamped + merged.restamped,
+            retry_after=max(self.total.retry_after, merged.retry_after),
+        )
+
+
+class _Outgoing(NamedTuple):
+    """What the store has to say, from one snapshot of it."""
+
+    cursor: str | None
+    receipt: str | None
+    answers: int
+    ops: list[tuple[int, Op]]
+
+
+class Synchronizer:
+    """Exchanges a store's ops and changes with a server."""
+
+    def __init__(self, store: Store, transport: Transport, headers: Headers | None) -> None:
+        self._store = store
+        self._transport = transport
+        self._headers = headers
+        self._turn = asyncio.Lock()
+        self._batch = MAX_OPS  # ops in one request; less after a refusal
+        self._refusals: Counter[Op] = Counter()
+
+    async def sync_once(self) -> SyncResult:
+        """Push what waits and pull what is new, in as many exchanges as that takes.
+
+        Raises:
+            SyncError: an exchange failed; those before it count, and nothing is lost.
+        """
+        async with self._turn:
+            state = _Pass(upto=await self._store.read(outbox.last))
+            while await self._exchange(state):
+                pass
+        if state.held:
+            raise ResetNeedsConfirmationError(
+                f"the server no longer has {state.held} documents of this store, which is most of "
+                "it; call confirm_reset() to remove them here too"
+            )
+        return SyncResult(state.total.pushed, state.total.pulled, state.total.rejected)
+
+    async def _exchange(self, state: _Pass) -> bool:
+        """One exchange; whether there is more to do."""
+        outgoing = await self._store.read(
+            lambda sql: _read_outgoing(sql, state.position, state.upto, self._batch)
+        )
+        ops = [op for _, op in outgoing.ops]
+        request = Request(
+            node_id=self._store.node_id,
+            cursor=outgoing.cursor,
+            ops=tuple(ops),
+            v=VERSION,
+            receipt=outgoing.receipt,
+            limit=PAGE,
+            request_id=token(8),
+        )
+        answer = read_answer(await self._send(request.encode()), request)
+        if isinstance(answer, Reset):
+            return await self._start_over(state, outgoing, answer)
+        if isinstance(answer, Refused):
+            return await self._divide(state, outgoing, answer)
+        if answer.has_more and answer.cursor == outgoing.cursor:
+            raise ProtocolError("the server says there is more but does not move the cursor")
+        merged = await self._store.write(
+            lambda tx: apply_answer(tx, outgoing.answers, ops, answer)
+        )
+        if merged is None:  # another process synced meanwhile; ask again from where it got to
+            return True
+        state.add(merged)
+        if ops:
+            state.position = outgoing.ops[-1][0]
+            self._batch = min(MAX_OPS, self._batch * 2)
+        if merged.restamped:
+            state.upto = await self._store.read(outbox.last)
+        return answer.has_more or (bool(ops) and state.position < state.upto)
+
+    async def _start_over(self, state: _Pass, outgoing: _Outgoing, reset: Reset) -> bool:
+        state.resets += 1
+        if state.resets > MAX_RESETS:
+            raise ProtocolError("the server asks to start over again and again")
+        logger.info("the server asks to start over (%s)", reset.kind)
+        await self._store.write(lambda tx: apply_reset(tx, outgoing.answers, reset.kind))
+        state.position = 0
+        state.upto = await self._store.read(outbox.last)
+        return True
+
+    async def _divide(self, state: _Pass, outgoing: _Outgoing, refused: Refused) -> bool:
+        """The server refuses the whole batch: find the op that it is about, by halves."""
+        ops = outgoing.ops
+        if not ops:
+            raise MisconfiguredError(
+                f"the server refuses even a request without ops ({refused.detail}); check the URL"
+            )
+        if len(ops) > 1:
+            self._batch = len(ops) // 2
+            return True
+        position, op = ops[0]
+        state.position = position
+        self._refusals[op] += 1
+        if refused.too_large or self._refusals[op] >= MAX_REFUSALS:
+            del self._refusals[op]
+            code = "too_large" if refused.too_large else refused.code
+            if await self._store.write(lambda tx: reject_op(tx, op, code, refused.detail)):
+                state.add(Merged(rejected=1))
+        return True
+
+    async def _send(self, body: bytes) -> Answer:
+        answer = await self._transfer(body)
+        if answer.status == 401 and callable(self._headers):  # perhaps a token ran out just now
+            answer = await self._transfer(body)
+        return answer
+
+    async def _transfer(self, body: bytes) -> Answer:
+        headers = await self._current_headers()
+        try:
+            return await asyncio.wait_for(self._transport.exchange(body, headers), DEADLINE)
+        except asyncio.TimeoutError:
+            raise OfflineError(f"no answer within {DEADLINE:.0f} seconds") from None
+
+    async def _current_headers(self) -> Mapping[str, str]:
+        if not callable(self._headers):
+            return self._headers or {}
+        try:
+            headers = self._headers()
+            return await headers if inspect.isawaitable(headers) else headers
+        except Exception as error:
+            raise SyncError(f"the function given as headers= failed: {error!r}") from error
+
+
+def _read_outgoing(sql: sqlite3.Connection, after: int, upto: int, max_ops: int) -> _Outgoing:
+    cursor, receipt, answers = sql.execute("SELECT cursor, receipt, answers FROM node").fetchone()
+    ops = outbox.batch(sql, after, upto, max_ops, MAX_BATCH)
+    return _Outgoing(cursor, receipt, answers, ops)
