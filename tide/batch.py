@@ -49,7 +49,7 @@ class Batch:
         _innermost.set(self._outer)
         if kind is None and self._writes:
             writes = list(self._writes.values())
-            await self._session.use().write(lambda tx: [tx.write(write) for write in writes])
+            await self._session.use().write(lambda tx: tx.write(writes))
 
     def stage(self, write: Write) -> None:
         """Add *write*, in place of an earlier one of its document."""

@@ -238,6 +238,6 @@ def _take(tx: StoreTransaction, op: RejectedOp) -> None:
 def _retry(tx: StoreTransaction, op: RejectedOp) -> None:
     _take(tx, op)
     if op.doc is None:
-        tx.write(Delete(op.collection, op.id))
+        tx.write([Delete(op.collection, op.id)])
     else:
-        tx.write(Put(op.collection, op.id, dumps(op.doc)))
+        tx.write([Put(op.collection, op.id, dumps(op.doc))])

@@ -50,7 +50,7 @@ class Collection:
         if batch := current_batch(self._session):
             batch.stage(write)
         else:
-            await store.write(lambda tx: tx.write(write))
+            await store.write(lambda tx: tx.write([write]))
 
     async def add(self, doc: dict[str, Any], /) -> str:
         """Store *doc* under a new id, and return the id: a UUIDv7, so ids sort by time.
@@ -77,7 +77,7 @@ class Collection:
         write = Merge(self.name, check_id(id_), own)
         if batch := current_batch(self._session):
             return await self._update_in(batch, write)
-        doc: dict[str, Any] = loads(await store.write(lambda tx: tx.write(write)))
+        doc: dict[str, Any] = loads((await store.write(lambda tx: tx.write([write])))[0])
         return doc
 
     async def delete(self, id_: str, /) -> bool:
@@ -93,7 +93,7 @@ class Collection:
             existed = await self.get(id_) is not None
             batch.stage(write)
             return existed
-        return bool(await store.write(lambda tx: tx.write(write)))
+        return bool((await store.write(lambda tx: tx.write([write])))[0])
 
     async def get(self, id_: str, /) -> dict[str, Any] | None:
         """The document under *id_*, or None.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -76,42 +76,46 @@ class StoreTransaction:
         if self.clock.counter != self._stored:
             self.sql.execute("UPDATE node SET clock = ?", [self.clock.counter])
 
-    def write(self, write: Write) -> Any:
-        """Do one local *write*.
+    def write(self, writes: Sequence[Write]) -> list[Any]:
+        """Do local *writes*, each of another document.
 
         Returns:
-            None for a put, the new document's text for a merge, whether it existed for a delete.
+            For each: None for a put, the new document's text for a merge, whether it existed for
+            a delete.
 
         Raises:
             NotFoundError: there is nothing to merge into.
-            DocumentError: what came of the merge can't be stored.
+            DocumentError: what came of a merge can't be stored.
         """
-        stored = documents.find(self.sql, (write.collection, write.id))
-        text = stored.doc if stored else None
-        if isinstance(write, Delete):
-            if text is None:
-                return False
-            self._store(write, None, stored)
-            return True
-        if isinstance(write, Put):
-            self._store(write, write.text, stored)
-            return None
-        if text is None:
-            raise NotFoundError(
-                f"there is no document {write.id!r} in {write.collection!r} to update; use put()"
-            )
-        merged = encode_document({**loads(text), **write.fields})
-        self._store(write, merged, stored)
-        return merged
-
-    def _store(self, write: Write, text: str | None, stored: Op | None) -> None:
-        stamp = self.clock.tick(stored.stamp.counter if stored else 0)
-        op = Op(write.collection, write.id, text, stamp)
-        documents.write(self.sql, [op])
-        outbox.add(self.sql, [op])
+        results: list[Any] = []
+        ops: list[Op] = []
+        for write in writes:
+            stored = documents.find(self.sql, (write.collection, write.id))
+            text, result = _outcome(write, stored.doc if stored else None)
+            results.append(result)
+            if result is not False:  # deleting what does not exist changes nothing
+                stamp = self.clock.tick(stored.stamp.counter if stored else 0)
+                ops.append(Op(write.collection, write.id, text, stamp))
+        documents.write(self.sql, ops)
+        outbox.add(self.sql, ops)
         if self.resync:
-            documents.seen(self.sql, [op.key])
-        self.changes.append(Committed("local", op.collection, op.id, text))
+            documents.seen(self.sql, [op.key for op in ops])
+        self.changes += [Committed("local", op.collection, op.id, op.doc) for op in ops]
+        return results
+
+
+def _outcome(write: Write, stored: str | None) -> tuple[str | None, Any]:
+    """What a document becomes that is *stored* now, and what to tell who writes it."""
+    if isinstance(write, Put):
+        return write.text, None
+    if isinstance(write, Delete):
+        return None, stored is not None
+    if stored is None:
+        raise NotFoundError(
+            f"there is no document {write.id!r} in {write.collection!r} to update; use put()"
+        )
+    merged = encode_document({**loads(stored), **write.fields})
+    return merged, merged
 
 
 class Store:

@@ -1,0 +1,1 @@
+"""Programs that measure tide beside a reference that runs in the same program."""
