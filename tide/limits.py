@@ -144,7 +144,7 @@ def _check_keys(path: _Path, doc: dict[Any, Any]) -> None:
     for key in doc:
         if not isinstance(key, str):
             reason = f"has the key {_shown(key)}, a {type(key).__name__}; keys must be str"
-        elif _SURROGATE.search(key):
+        elif not key.isascii() and _SURROGATE.search(key):
             reason = f"has the key {_shown(key)} with a lone surrogate, which is not Unicode text"
         else:
             continue
@@ -156,7 +156,7 @@ def _wrong(value: object) -> str | None:
     if value is None or isinstance(value, bool):
         return None
     if isinstance(value, str):
-        if _SURROGATE.search(value):
+        if not value.isascii() and _SURROGATE.search(value):
             return f"{_shown(value)} has a lone surrogate, which is not Unicode text"
         return None
     if isinstance(value, float):

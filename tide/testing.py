@@ -1,0 +1,79 @@
+"""Helpers for tests of apps that use tide: a server in memory, and a network that fails.
+
+    async with memory_server(tmp_path / "server.db") as server:
+        async with Tide(tmp_path / "app.db", transport=server.transport()) as tide:
+            ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from random import Random
+
+from tide.errors import OfflineError
+from tide.transports.base import Answer, Transport
+
+__all__ = ["FaultyTransport"]
+
+FAULTS = ("drop", "lose", "double", "late", "cut", "html", "busy")
+
+
+class FaultyTransport(Transport):
+    """A network that fails: some exchanges through it go wrong, as *random* decides.
+
+    - ``drop``: the request never arrives.
+    - ``lose``: the server answers, and the answer is lost.
+    - ``double``: the request arrives twice; one of the two answers comes back.
+    - ``late``: the request seems lost, and arrives before a later one.
+    - ``cut``: only a part of the answer comes back.
+    - ``html``: something on the way answers 200 with a web page.
+    - ``busy``: something on the way answers 503.
+
+    Attributes:
+        rate: which share of the exchanges goes wrong, 0.0 to 1.0; set it to 0.0 to heal.
+        happened: how often each fault did.
+    """
+
+    def __init__(self, transport: Transport, random: Random, *, rate: float = 0.3) -> None:
+        self.rate = rate
+        self.happened: Counter[str] = Counter()
+        self._transport = transport
+        self._random = random
+        self._late: list[tuple[bytes, Mapping[str, str]]] = []
+
+    async def exchange(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """See `Transport.exchange`."""
+        for _ in range(self._random.randrange(5)):  # others may overtake
+            await asyncio.sleep(0)
+        late, self._late = self._late, []
+        for request in late:
+            await self._transport.exchange(*request)
+        if self._random.random() >= self.rate:
+            return await self._transport.exchange(body, headers)
+        fault = self._random.choice(FAULTS)
+        self.happened[fault] += 1
+        return await self._fail(fault, body, headers)
+
+    async def aclose(self) -> None:
+        """See `Transport.aclose`."""
+        await self._transport.aclose()
+
+    async def _fail(self, fault: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        if fault == "html":
+            return Answer(200, b"<html>Please log in</html>", {"content-type": "text/html"})
+        if fault == "busy":
+            return Answer(503, b"<html>Bad gateway</html>", {"content-type": "text/html"})
+        if fault == "late":
+            self._late.append((body, headers))
+        if fault in ("drop", "late"):
+            raise OfflineError("the request was lost (by FaultyTransport)")
+        answers = [await self._transport.exchange(body, headers)]
+        if fault == "double":
+            answers.append(await self._transport.exchange(body, headers))
+            return self._random.choice(answers)
+        if fault == "cut":
+            size = len(answers[0].body)
+            return answers[0]._replace(body=answers[0].body[: self._random.randrange(size)])
+        raise OfflineError("the answer was lost (by FaultyTransport)")
