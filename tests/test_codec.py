@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tide.codec
@@ -99,6 +99,7 @@ def read_doc(codec: ModuleType, text: str) -> Any:
 
 
 @both
+@settings(deadline=None)
 @given(doc=DOCUMENTS)
 def test_f64_every_document_that_can_be_stored_comes_back_equal_to_the_type(
     codec: ModuleType, doc: dict[str, Any]
@@ -109,6 +110,7 @@ def test_f64_every_document_that_can_be_stored_comes_back_equal_to_the_type(
 
 
 @both
+@settings(deadline=None)
 @given(doc=DOCUMENTS, ascii_only=st.booleans(), indent=st.sampled_from([None, 2]))
 def test_f64_every_document_comes_through_a_message_equal_to_the_type(
     codec: ModuleType, doc: dict[str, Any], ascii_only: bool, indent: int | None
@@ -238,6 +240,7 @@ def test_f38_what_is_not_a_response_is_a_value_error(codec: ModuleType, body: by
 
 
 @both
+@settings(deadline=None)
 @given(body=st.binary(max_size=40) | st.text(st.sampled_from('{}[]",:1ea\\ud8 ')).map(str.encode))
 def test_any_bytes_are_read_or_refused_with_a_value_error(codec: ModuleType, body: bytes) -> None:
     for load in (codec.load_request, codec.load_response, codec.loads):
@@ -269,6 +272,7 @@ def test_invalid_utf_8_inside_a_document_spoils_its_own_op_only() -> None:
     assert isinstance(op.doc, DocumentError)
 
 
+@settings(deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(NAUGHTY))
 def test_a_quoted_string_reads_as_itself(text: str) -> None:
     assert json.loads(quote(text)) == json.loads(dumps(text)) == text

@@ -18,6 +18,12 @@ def test_tokens_are_hex_of_the_size_asked_for_and_differ() -> None:
     assert ids.token(12) != ids.token(12)
 
 
+def test_jitter_lies_between_its_bounds() -> None:
+    made = {ids.jitter(2.0, 3.0) for _ in range(100)}
+    assert len(made) > 1
+    assert all(2.0 <= seconds <= 3.0 for seconds in made)
+
+
 def test_f21_every_incarnation_of_a_device_is_a_node_id_of_its_own() -> None:
     device = ids.new_device()
     incarnations = {ids.new_incarnation(device) for _ in range(100)}
