@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import runpy
@@ -52,13 +53,13 @@ NAUGHTY = [
     "\u2028\u2029",
     "\ufeff",
     "\ufffe\uffff",
-    "Ω≈ç√∫˜µ≤≥÷",
+    "Ω≈ç√∫µ≤≥÷",
     "田中さんにあげて下さい",
     "ﷺ",
     "٠١٢٣",
     "e\u0301 é",
     "👩‍👩‍👧‍👧 🇺🇳 0️⃣",
-    "𝓣𝓱𝓮 \U0010ffff",
+    "\U0001d4e3\U0001d4f1 \U0010ffff",
     "الكل في المجمو عة",
     "\u202eabc\u202c\u2066d\u2069",
     "Z̮̞̠͙͔ͅḀ̗̞͈̻̗Ḷ͙͎̯̹̞͓G̻O̭̗̮",
@@ -84,6 +85,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(KEYS, inner, max_size=5),
     max_leaves=30,
 )
+FORMS: list[dict[str, Any]] = [{}, {"indent": 2}, {"ensure_ascii": False}]
 DOCUMENTS = st.dictionaries(KEYS, VALUES, max_size=8)
 
 
@@ -96,6 +98,14 @@ def read_doc(codec: ModuleType, text: str) -> Any:
     """What *codec* makes of a document that stands in a request as *text*."""
     (op,) = codec.load_request(request(text))["ops"]
     return op.doc
+
+
+def is_refused(codec: ModuleType, text: str) -> bool:
+    """Whether *codec* takes no document from *text*: refuses it alone, or the whole message."""
+    try:
+        return isinstance(read_doc(codec, text), DocumentError)
+    except ValueError:
+        return True
 
 
 @both
@@ -111,11 +121,11 @@ def test_f64_every_document_that_can_be_stored_comes_back_equal_to_the_type(
 
 @both
 @settings(deadline=None)
-@given(doc=DOCUMENTS, ascii_only=st.booleans(), indent=st.sampled_from([None, 2]))
+@given(doc=DOCUMENTS, form=st.sampled_from(FORMS))
 def test_f64_every_document_comes_through_a_message_equal_to_the_type(
-    codec: ModuleType, doc: dict[str, Any], ascii_only: bool, indent: int | None
+    codec: ModuleType, doc: dict[str, Any], form: dict[str, Any]
 ) -> None:
-    text = json.dumps(doc, ensure_ascii=ascii_only, indent=indent)
+    text = json.dumps(doc, **form)
     stored = read_doc(codec, text)
     assert repr(codec.loads(stored)) == repr(doc)
     assert repr(pure.loads(stored)) == repr(doc)
@@ -164,10 +174,7 @@ def test_f64_a_document_out_of_bounds_spoils_its_own_op_only(codec: ModuleType, 
 def test_f64_a_document_too_deep_for_the_reader_itself_is_refused(codec: ModuleType) -> None:
     for depth in [*range(940, 1000), 100_000]:
         for text in (f'{{"a":{"[" * depth}{"]" * depth}}}', "[" * depth + "]" * depth):
-            try:
-                assert isinstance(read_doc(codec, text), DocumentError)
-            except ValueError:
-                pass  # the whole message could not be read: as good
+            assert is_refused(codec, text)
 
 
 @both
@@ -216,26 +223,61 @@ def test_the_current_of_a_result_is_read_as_an_op(codec: ModuleType) -> None:
 @both
 @pytest.mark.parametrize(
     "body",
-    [b"", b"null", b"[]", b"5", b'"a"', b"{", b"{} {}", b"{}x", b"{'a':1}", b'{"ops":[{]}']
-    + [b"\xef\xbb\xbf{}", "{}".encode("utf-16"), b"\xff\xfe", b'{"node_id":"\xff"}', b"<html>"]
-    + [b'{"ops":NaN}', b'{"ops":[{"doc":{"a":NaN}}]}', b'{"ops":[{"doc":{"a":-Infinity}}]}']
-    + [b'{"ops":null}', b'{"ops":{}}', b'{"ops":[1]}', b'{"ops":[null]}', b'{"ops":[[]]}']
-    + [b'{"ops":[{"id":' + b"[" * 100_000 + b"]" * 100_000 + b"}]}", b'{"ops":01}', b'{"v":1.}'],
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"5",
+        b'"a"',
+        b"{",
+        b"{} {}",
+        b"{}x",
+        b"{'a':1}",
+        b'{"ops":[{]}',
+        b"\xef\xbb\xbf{}",
+        "{}".encode("utf-16"),
+        b"\xff\xfe",
+        b'{"node_id":"\xff"}',
+        b"<html>",
+        b'{"ops":NaN}',
+        b'{"ops":[{"doc":{"a":NaN}}]}',
+        b'{"ops":[{"doc":{"a":-Infinity}}]}',
+        b'{"ops":null}',
+        b'{"ops":{}}',
+        b'{"ops":[1]}',
+        b'{"ops":[null]}',
+        b'{"ops":[[]]}',
+        b'{"ops":[{"id":' + b"[" * 100_000 + b"]" * 100_000 + b"}]}",
+        b'{"ops":01}',
+        b'{"v":1.}',
+    ],
 )
 def test_f38_what_is_not_a_request_is_a_value_error(codec: ModuleType, body: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         codec.load_request(body)
 
 
 @both
 @pytest.mark.parametrize(
     "body",
-    [b"null", b"[]", b'{"changes":null}', b'{"changes":{}}', b'{"changes":[1]}', b"{'a':1}"]
-    + [b'{"results":false}', b'{"results":0}', b'{"results":""}', b'{"results":{}}']
-    + [b'{"results":[1]}', b'{"results":[null]}', b'{"results":[{"current":1}]}'],
+    [
+        b"null",
+        b"[]",
+        b'{"changes":null}',
+        b'{"changes":{}}',
+        b'{"changes":[1]}',
+        b"{'a':1}",
+        b'{"results":false}',
+        b'{"results":0}',
+        b'{"results":""}',
+        b'{"results":{}}',
+        b'{"results":[1]}',
+        b'{"results":[null]}',
+        b'{"results":[{"current":1}]}',
+    ],
 )
 def test_f38_what_is_not_a_response_is_a_value_error(codec: ModuleType, body: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         codec.load_response(body)
 
 
@@ -244,19 +286,14 @@ def test_f38_what_is_not_a_response_is_a_value_error(codec: ModuleType, body: by
 @given(body=st.binary(max_size=40) | st.text(st.sampled_from('{}[]",:1ea\\ud8 ')).map(str.encode))
 def test_any_bytes_are_read_or_refused_with_a_value_error(codec: ModuleType, body: bytes) -> None:
     for load in (codec.load_request, codec.load_response, codec.loads):
-        try:
+        with contextlib.suppress(ValueError):
             load(body)
-        except ValueError:
-            pass
 
 
 @both
 def test_f64_lone_surrogates_never_come_through(codec: ModuleType) -> None:
     for text in (r'{"a":"\ud800"}', r'{"\udfff":1}', r'{"a":["\ud800\ud800"]}'):
-        try:
-            assert isinstance(read_doc(codec, text), DocumentError)
-        except ValueError:
-            pass  # the whole message was refused: as good
+        assert is_refused(codec, text)
     assert codec.loads(read_doc(codec, r'{"a":"\ud83d\ude00"}')) == {"a": "😀"}
 
 

@@ -207,8 +207,8 @@ def test_an_op_that_can_not_be_accepted_for_its_form_spoils_only_itself(
         [1, "short"],
         [1, 5],
         [True, NODE],
-    ]
-    + [[counter, NODE] for counter in (0, -1, 1.0, 1.5, 2**53, 2**63 - 1, 2**63, 1e300)],
+        *([counter, NODE] for counter in (0, -1, 1.0, 1.5, 2**53, 2**63 - 1, 2**63, 1e300)),
+    ],
 )
 def test_f18_a_stamp_that_is_none_is_never_taken(stamp: object) -> None:
     bad = only_op(asked(ops=[an_op(stamp=stamp)]))
@@ -282,17 +282,34 @@ def test_unknown_fields_of_a_response_are_ignored() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{}", b"[]", b"null", b"<html>", b'{"cursor":"a"', b"{'cursor':'a'}", b"\xff"]
-    + [
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"<html>",
+        b'{"cursor":"a"',
+        b"{'cursor':'a'}",
+        b"\xff",
         answered(cursor=None),
         answered(cursor=5),
         answered(cursor="\x00"),
         answered(cursor="a" * 257),
-    ]
-    + [answered(changes=None), answered(changes={}), answered(changes=[1]), answered(results=1)]
-    + [answered(results=False), answered(results=[1]), answered(results=[{"current": 5}])]
-    + [answered(receipt=5), answered(clock=-1), answered(clock=1.0), answered(clock=True)]
-    + [answered(clock=MAX_WIRE_COUNTER + 1), answered(request_id="other"), answered(request_id=1)],
+        answered(changes=None),
+        answered(changes={}),
+        answered(changes=[1]),
+        answered(results=1),
+        answered(results=False),
+        answered(results=[1]),
+        answered(results=[{"current": 5}]),
+        answered(receipt=5),
+        answered(clock=-1),
+        answered(clock=1.0),
+        answered(clock=True),
+        answered(clock=MAX_WIRE_COUNTER + 1),
+        answered(request_id="other"),
+        answered(request_id=1),
+    ],
 )
 def test_f38_nothing_of_an_answer_that_is_not_the_protocol_is_taken(body: bytes) -> None:
     with pytest.raises(ProtocolError):
@@ -314,8 +331,16 @@ def test_f05_an_answer_to_another_request_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"collection": "1"}, {"id": ""}, {"doc": []}, {"stamp": [0, NODE]}, {"stamp": None}]
-    + [{"stamp": [MAX_WIRE_COUNTER + 1, NODE]}, {"stamp": [2**63, NODE]}, {"doc": {"a": 2**64}}],
+    [
+        {"collection": "1"},
+        {"id": ""},
+        {"doc": []},
+        {"stamp": [0, NODE]},
+        {"stamp": None},
+        {"stamp": [MAX_WIRE_COUNTER + 1, NODE]},
+        {"stamp": [2**63, NODE]},
+        {"doc": {"a": 2**64}},
+    ],
 )
 def test_f04_one_change_that_can_not_be_stored_spoils_the_whole_answer(
     fields: dict[str, Any],
@@ -374,8 +399,15 @@ def test_nobody_waits_for_more_than_an_hour(told: float, taken: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [("why", "why"), ("", ""), (None, ""), (5, ""), ({}, ""), ("x" * 5000, "x" * 1000)]
-    + [("a\ud800b", "a?b")],
+    [
+        ("why", "why"),
+        ("", ""),
+        (None, ""),
+        (5, ""),
+        ({}, ""),
+        ("x" * 5000, "x" * 1000),
+        ("a\ud800b", "a?b"),
+    ],
 )
 def test_words_from_a_server_can_be_stored_and_shown(value: object, text: str) -> None:
     assert readable(value) == text
