@@ -1,0 +1,1 @@
+"""One thin module per UI framework; imported as ``tide.integrations.<framework>``."""
