@@ -8,14 +8,88 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from random import Random
+from typing import TYPE_CHECKING
 
-from tide.errors import OfflineError
+from tide.errors import OfflineError, RequestError, StoreError
+from tide.protocol import Problem
 from tide.transports.base import Answer, Transport
+from tide.transports.memory import MemoryTransport
 
-__all__ = ["FaultyTransport"]
+if TYPE_CHECKING:  # importing tide.testing must not need the server's packages
+    from tide.server.service import Service, Validate
+
+__all__ = ["FaultyTransport", "MemoryServer", "memory_server"]
+
+
+
+@asynccontextmanager
+async def memory_server(
+    db_path: str | os.PathLike[str],
+    *,
+    validate: Validate | None = None,
+    tombstone_days: float = 90.0,
+    now: Callable[[], float] = time.time,
+) -> AsyncIterator[MemoryServer]:
+    """The real server without HTTP, on the database file *db_path*.
+
+    Args:
+        db_path: the server's database; made if there is none.
+        validate: see `tide.server.create_app`.
+        tombstone_days: see `tide.server.create_app`.
+        now: the server's time, Unix seconds.
+    """
+    from tide.server.service import Service  # noqa: PLC0415
+    from tide.server.storage.sqlite import SqliteStorage  # noqa: PLC0415
+
+    service = Service(
+        SqliteStorage(db_path, now), validate=validate, tombstone_days=tombstone_days, now=now
+    )
+    try:
+        yield MemoryServer(service)
+    finally:
+        await service.aclose()
+
+
+class MemoryServer:
+    """A server in this process; see `memory_server`.
+
+    Attributes:
+        service: the server's half of the protocol.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    def transport(
+        self, space: str = "default", *, who: str = "test", read: bool = True, write: bool = True
+    ) -> Transport:
+        """A way for one node to *space*, as the caller *who*, who may *read* and *write* there."""
+        from tide.server.service import Access  # noqa: PLC0415
+
+        access = Access(who, read=read, write=write)
+
+        async def handle(body: bytes, headers: Mapping[str, str]) -> Answer:  # noqa: ARG001
+            try:
+                answer = await self.service.exchange(space, body, access)
+            except RequestError as error:
+                return _problem(error.problem)
+            except StoreError as error:
+                return _problem(Problem(503, "unavailable", str(error), retryable=True))
+            return Answer(200, answer, {"content-type": "application/json"})
+
+        return MemoryTransport(handle)
+
+
+def _problem(problem: Problem) -> Answer:
+    headers = {"content-type": "application/problem+json"}
+    return Answer(problem.status, problem.encode(), headers)
+
 
 FAULTS = ("drop", "lose", "double", "late", "cut", "html", "busy")
 

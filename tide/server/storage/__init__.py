@@ -1,0 +1,1 @@
+"""Where a server keeps the sequence of accepted changes."""

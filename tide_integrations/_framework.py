@@ -1,0 +1,29 @@
+"""The error for a UI framework that is not installed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+__all__ = ["needs"]
+
+
+@contextlib.contextmanager
+def needs(framework: str) -> Iterator[None]:
+    """Around an adapter's imports of *framework*: say how to install it if it is missing.
+
+    Another module that is missing is another problem, and stays as it is.
+
+    Raises:
+        ImportError: *framework* is not installed; the message names the extra.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != framework:
+            raise
+        raise ImportError(
+            f"tide.integrations.{framework} needs {framework}, which is not installed; in your "
+            f"checkout of tide, run: pip install -e '.[{framework}]'",
+            name=framework,
+        ) from error
