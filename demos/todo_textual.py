@@ -1,0 +1,251 @@
+"""The todo list in a terminal, with Textual."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Sequence
+from typing import ClassVar, TypeVar
+
+from textual import on, work
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widgets import Footer, Header, Input, Static, Tab, Tabs
+from textual.worker import Worker
+
+from demos.launch import Launch, launched
+from demos.syncing import Syncing
+from demos.textual_widgets import EditScreen, NewTodo, TodoView
+from demos.todo import Filter, TodoList
+from tide import NotFoundError, OfflineError, Tide, TideError
+
+__all__ = ["TodoApp", "main"]
+
+T = TypeVar("T")
+
+TICK = 0.25  # seconds between two looks at the state of syncing
+
+FILTER = Binding.Group("Filter", compact=True)
+
+HINTS = {
+    Filter.ALL: (
+        "Nothing to do yet.\n\n"
+        "Press a, type what needs doing, and press Enter.\n"
+        "Then start the demo in a second terminal: what you do in one shows in both."
+    ),
+    Filter.OPEN: "Nothing is open: all is done.",
+    Filter.DONE: "Nothing is done yet.",
+}
+
+
+class TodoApp(App[None]):
+    """Shows the todos of *tide*, which is open for as long as the app runs."""
+
+    TITLE = "Todos"
+    ENABLE_COMMAND_PALETTE = False
+    CSS = """
+    NewTodo, NewTodo:focus {
+        margin: 0 1; border: round $foreground 30%; background: $background; background-tint: 0%;
+    }
+    NewTodo:focus { border: round $accent; }
+    Tabs { margin: 0 1; }
+    TodoView { height: 1fr; border: none; margin: 0 1; background: $background; }
+    TodoView:focus { border: none; background-tint: 0%; }
+    #status { height: 1; padding: 0 2; background: $panel; }
+    #sync { width: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
+    #pending { width: auto; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("1", "filter('ALL')", "All", group=FILTER),
+        Binding("2", "filter('OPEN')", "Open", group=FILTER),
+        Binding("3", "filter('DONE')", "Done", group=FILTER),
+        Binding("c", "clear_done", "Clear"),
+        Binding("o", "offline", "Offline"),
+        Binding("q", "quit", "Quit"),
+        Binding("ctrl+q,ctrl+c", "quit", "Quit", key_display="^q", show=False),
+    ]
+
+    which: reactive[Filter] = reactive(Filter.ALL, init=False)
+
+    def __init__(self, tide: Tide, launch: Launch) -> None:
+        super().__init__()
+        self._tide = tide
+        self._launch = launch
+        self._todos = TodoList(tide)
+        self._syncing = Syncing(tide, launch.server)
+        self._sync_worker: Worker[None] | None = None
+        self._draw_is_due = False
+        self._told_rejections = 0
+
+    def compose(self) -> ComposeResult:
+        """From top to bottom."""
+        yield Header(icon="")
+        yield NewTodo()
+        tabs = Tabs(*(Tab(which.value, id=which.name) for which in Filter))
+        tabs.can_focus = False  # the keys 1, 2 and 3 reach them from everywhere
+        yield tabs
+        yield TodoView()
+        with Horizontal(id="status"):
+            yield Static(id="sync", markup=False)
+            yield Static(id="pending", markup=False)
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Show what the file holds at once, and sync beside that."""
+        self.sub_title = str(self._launch.db)
+        self._follow()
+        if self._launch.endpoint is not None:
+            self._sync_worker = self._sync()
+        self.set_interval(TICK, self._show_status)
+
+    @work
+    async def _follow(self) -> None:
+        await self._todos.follow(self._draw_soon)
+
+    @work
+    async def _sync(self) -> None:
+        await self._syncing.run()
+
+    def _draw_soon(self) -> None:
+        """Draw once for all changes that are waiting; the first one does not wait for more."""
+        if not self._draw_is_due:
+            self._draw_is_due = True
+            self.call_later(self._draw)
+
+    async def _draw(self) -> None:
+        self._draw_is_due = False
+        self.query_one(TodoView).show(self._todos.shown(self.which), HINTS[self.which])
+        for tab in self.query(Tab):
+            which = Filter[str(tab.id)]
+            tab.label = Content(f"{which.value} {self._todos.count(which)}")
+        await self._show_status()
+
+    async def _show_status(self) -> None:
+        self.query_one("#sync", Static).update(self._sync_text())
+        try:
+            pending = await self._tide.pending()
+            rejected = await self._tide.rejected()
+        except TideError as error:
+            self._report(error)
+            return
+        self.query_one("#pending", Static).update(self._pending_text(pending))
+        for op in rejected:
+            if op.number > self._told_rejections:
+                self._told_rejections = op.number
+                self._warn(f"The server refused a change: {op.detail}")
+
+    def _sync_text(self) -> Content:
+        if self._launch.endpoint is None:
+            return Content("○ on this machine only")
+        if self._syncing.online:
+            return Content.assemble(("● online", "$text-success"), f"  {self._launch.endpoint}")
+        return Content.assemble(("○ offline", "$text-warning"), f"  {self._why_offline()}")
+
+    def _why_offline(self) -> str:
+        error = self._syncing.error
+        if not self._syncing.active:
+            return "press o to go online again"
+        if error is None:
+            return "connecting"
+        if isinstance(error, OfflineError):
+            return f"no answer from {self._launch.endpoint}"
+        return str(error)
+
+    def _pending_text(self, pending: int) -> str:
+        if self._launch.endpoint is None:
+            return ""
+        changes = "1 change" if pending == 1 else f"{pending} changes"
+        return f"{changes} to send" if pending else "all sent"
+
+    @on(Input.Submitted, "#new")
+    async def _add(self, event: Input.Submitted) -> None:
+        id_ = await self._written(self._todos.add(event.value))
+        if id_ is not None:
+            if self.which is Filter.DONE:
+                self.which = Filter.OPEN  # where it can be seen
+            await self._draw()
+            self.query_one(TodoView).select(id_)
+        elif not event.input.value:
+            event.input.value = event.value  # it was not stored; what was typed is not lost
+
+    @work
+    async def action_edit(self) -> None:
+        """Ask for a new text of the todo under the cursor."""
+        if todo := self.query_one(TodoView).current:
+            text = await self.push_screen_wait(EditScreen(todo.text))
+            if text is not None and text != todo.text:
+                await self._written(self._todos.rename(todo.id, text))
+
+    async def action_toggle_done(self) -> None:
+        """Mark the todo under the cursor as done, or as open."""
+        if todo := self.query_one(TodoView).current:
+            await self._written(self._todos.set_done(todo.id, done=not todo.done))
+
+    async def action_delete(self) -> None:
+        """Delete the todo under the cursor."""
+        if todo := self.query_one(TodoView).current:
+            await self._written(self._todos.delete(todo.id))
+
+    async def action_clear_done(self) -> None:
+        """Delete all that are done."""
+        await self._written(self._todos.clear_done())
+
+    def action_filter(self, name: str) -> None:
+        """Show all, or the open, or the done."""
+        self.which = Filter[name]
+
+    @on(Tabs.TabActivated)
+    def _tab_clicked(self, event: Tabs.TabActivated) -> None:
+        self.which = Filter[str(event.tab.id)]
+
+    def watch_which(self) -> None:
+        """Another filter: show it."""
+        self.query_one(Tabs).active = self.which.name
+        self._draw_soon()
+
+    def action_offline(self) -> None:
+        """Stop syncing, or start again."""
+        if self._syncing.active and self._sync_worker is not None:
+            self._sync_worker.cancel()
+        else:
+            self._sync_worker = self._sync()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
+        """Without a server there is no going offline."""
+        return action != "offline" or self._launch.endpoint is not None
+
+    async def _written(self, write: Awaitable[T]) -> T | None:
+        """Wait for a write; where it fails, say so and go on."""
+        try:
+            return await write
+        except NotFoundError:
+            self._warn("It was deleted elsewhere meanwhile.")
+        except TideError as error:
+            self._report(error)
+        return None
+
+    def _warn(self, message: str) -> None:
+        self.notify(message, severity="warning", markup=False)
+
+    def _report(self, error: TideError) -> None:
+        self.notify(str(error), severity="error", markup=False)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo with the command line *argv*; the exit code."""
+    with launched("textual", sys.argv[1:] if argv is None else argv) as launch:
+        try:
+            return asyncio.run(_run(launch))
+        except TideError as error:
+            print(error, file=sys.stderr)
+            return 1
+
+
+async def _run(launch: Launch) -> int:
+    async with Tide(launch.db, launch.endpoint) as tide:
+        app = TodoApp(tide, launch)
+        await app.run_async()
+        return app.return_code or 0
