@@ -1,45 +1,48 @@
-"""`python -m demos <framework>`: the same todo app in each UI framework."""
+"""`python -m demos <framework>`: choose the UI framework to see the todo list in."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-__all__ = ["main"]
+__all__ = ["FRAMEWORKS", "main"]
 
-FRAMEWORKS = {"textual": "demos.todo_textual"}
-"""The demos there are: for each framework its module, which has a main(argv)."""
+FRAMEWORKS = ("textual",)
+"""Those with a demo; each is an extra of tide and a module ``demos.todo_<framework>``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Start the demo that *argv* names, with the rest of it; returns the exit code."""
+    """Run a demo with *argv*, by default the program's own; the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m demos",
-        description="A todo list that works offline and syncs, in a UI framework of your choice.",
-        epilog="Each has options of its own: python -m demos textual --help",
-        add_help=False,
+        usage="%(prog)s <framework> [options]",
+        description="A todo list, kept in a file and synced with other todo lists.",
+        epilog="'python -m demos <framework> --help' tells the options.",
     )
-    parser.add_argument("framework", nargs="?", choices=sorted(FRAMEWORKS))
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
-    if options.framework is None:
-        parser.print_help()
-        return 2
+    parser.add_argument(
+        "framework", choices=FRAMEWORKS, metavar="framework", help="to show it in: %(choices)s"
+    )
+    words = sys.argv[1:] if argv is None else argv
+    framework = parser.parse_args(words[:1]).framework
+    return _run(framework, words[1:])  # the rest is the demo's to read
+
+
+def _run(framework: str, argv: Sequence[str]) -> int:
     try:
-        demo = importlib.import_module(FRAMEWORKS[options.framework])
-    except ModuleNotFoundError as error:
-        if error.name != options.framework:
+        demo = importlib.import_module(f"demos.todo_{framework}")
+    except ImportError as error:
+        if error.name not in (framework, "starlette", "uvicorn"):
             raise
         print(
-            f"This demo needs {error.name}, which is not installed. In your checkout of tide, run: "
-            f"pip install -e '.[{error.name},server]'",
+            f"the {framework} demo needs {error.name}, which is not installed; in your checkout "
+            f"of tide, run: pip install -e '.[{framework},server]'",
             file=sys.stderr,
         )
         return 2
-    code: int = demo.main(options.rest)
-    return code
+    run: Callable[[Sequence[str]], int] = demo.main
+    return run(argv)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ __all__ = ["needs"]
 
 @contextlib.contextmanager
 def needs(framework: str) -> Iterator[None]:
-    """Around an adapter's imports of *framework*: say how to install it if it is missing.
+    """Around an adapter's imports of *framework*: tell how to install it if it is missing.
 
-    Another module that is missing is another problem, and stays as it is.
+    That any other module is missing is another problem, and is told as it is.
 
     Raises:
         ImportError: *framework* is not installed; the message names the extra.
@@ -20,7 +20,7 @@ def needs(framework: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != framework:
+        if error.name != framework:
             raise
         raise ImportError(
             f"tide.integrations.{framework} needs {framework}, which is not installed; in your "

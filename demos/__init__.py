@@ -1,0 +1,1 @@
+"""The same todo app in each UI framework: `python -m demos <framework>`."""
