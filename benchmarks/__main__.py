@@ -21,7 +21,10 @@ from tide import Tide
 
 Durability = Literal["full", "relaxed"]
 ROUNDS = 5
-TEXT = '{"text":"buy bread and a litre of milk","done":false,"priority":3,"tags":["home","shop"],"n":%d}'
+TEXT = (
+    '{"text":"buy bread and a litre of milk","done":false,"priority":3,'
+    '"tags":["home","shop"],"n":%d}'
+)
 
 
 def doc(n: int) -> dict[str, Any]:
@@ -39,7 +42,9 @@ def raw(path: Path, durability: Durability) -> sqlite3.Connection:
     """The reference: two tables as tide has them, written without tide."""
     sql = sqlite3.connect(path, isolation_level=None)
     sql.execute("PRAGMA journal_mode = WAL")
-    sql.execute("PRAGMA synchronous = FULL" if durability == "full" else "PRAGMA synchronous = NORMAL")
+    sql.execute(
+        "PRAGMA synchronous = FULL" if durability == "full" else "PRAGMA synchronous = NORMAL"
+    )
     for table in ("documents", "outbox"):
         sql.execute(
             f"CREATE TABLE {table} (collection, id, doc, counter, node_id,"
@@ -52,7 +57,9 @@ def raw_rows(sql: sqlite3.Connection, name: str, start: int, count: int, each: i
     """Seconds to write *count* documents and outbox rows, *each* a commit."""
     began = time.perf_counter()
     for first in range(start, start + count, each):
-        rows = [("todos", f"{name}{n:07}", TEXT % n, n + 1, "raw") for n in range(first, first + each)]
+        rows = [
+            ("todos", f"{name}{n:07}", TEXT % n, n + 1, "raw") for n in range(first, first + each)
+        ]
         sql.execute("BEGIN IMMEDIATE")
         for table in ("documents", "outbox"):
             sql.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)", rows)
@@ -165,8 +172,9 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=100_000, help="to push and pull")
     count: int = parser.parse_args().documents
     with tempfile.TemporaryDirectory() as folder:
-        for durability in ("full", "relaxed"):
-            asyncio.run(measure_puts(durability, Path(folder)))  # type: ignore[arg-type]
+        durabilities: tuple[Durability, ...] = ("full", "relaxed")
+        for durability in durabilities:
+            asyncio.run(measure_puts(durability, Path(folder)))
         asyncio.run(measure_sync(count, Path(folder)))
 
 

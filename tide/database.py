@@ -274,7 +274,7 @@ def _prepare(
 
 @contextlib.contextmanager
 def store_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite says of the file at *path* into tide's own errors; leave bugs as they are."""
+    """Turn what SQLite says of the file at *path* into tide's own errors; bugs stay as they are."""
     try:
         yield
     except sqlite3.DatabaseError as error:

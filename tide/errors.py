@@ -1,30 +1,30 @@
 """Every exception of tide, each with what happened and what to do about it.
 
-    TideError
-    ├── DocumentError (ValueError)       the document can't be stored and come back equal
-    ├── IdError (ValueError)             the id can't name a document
-    ├── CollectionNameError (ValueError) the name can't name a collection
-    ├── EndpointError (ValueError)       the endpoint, or an option of syncing, can't be used
-    ├── NotFoundError (KeyError)         there is no such document or rejected op
-    ├── UsageError (RuntimeError)        the call can't work here and now
-    │   ├── NotOpenError                 the Tide is not open: not yet, or no more
-    │   ├── WrongLoopError               it was opened in another event loop
-    │   └── ForkedError                  it was opened before this process forked
-    ├── StoreError                       the local file failed
-    │   ├── NotAStoreError               the file is not a tide store; it was left untouched
-    │   ├── NewerStoreError              a newer tide wrote it; it was left untouched
-    │   ├── StoreBusyError               another process kept it locked for too long
-    │   ├── StoreFullError               the disk is full; nothing was half-written
-    │   └── StoreCorruptError            the file is damaged
-    ├── SyncError                        an exchange with the server failed; nothing is lost
-    │   ├── OfflineError                 the server can't be reached now; worth another try
-    │   │   └── UnavailableError         it answers, but can't serve now: overloaded, restarting
-    │   ├── UnauthorizedError            the credentials were not accepted
-    │   ├── ForbiddenError               the credentials don't reach this space
-    │   ├── MisconfiguredError           the endpoint does not speak tide's protocol
-    │   ├── ProtocolError                what came back is not the protocol; nothing was applied
-    │   └── ResetNeedsConfirmationError  a resync would remove most documents
-    └── RequestError                     (server) the request is refused; carries the problem
+TideError
+├── DocumentError (ValueError)       the document can't be stored and come back equal
+├── IdError (ValueError)             the id can't name a document
+├── CollectionNameError (ValueError) the name can't name a collection
+├── EndpointError (ValueError)       the endpoint, or an option of syncing, can't be used
+├── NotFoundError (KeyError)         there is no such document or rejected op
+├── UsageError (RuntimeError)        the call can't work here and now
+│   ├── NotOpenError                 the Tide is not open: not yet, or no more
+│   ├── WrongLoopError               it was opened in another event loop
+│   └── ForkedError                  it was opened before this process forked
+├── StoreError                       the local file failed
+│   ├── NotAStoreError               the file is not a tide store; it was left untouched
+│   ├── NewerStoreError              a newer tide wrote it; it was left untouched
+│   ├── StoreBusyError               another process kept it locked for too long
+│   ├── StoreFullError               the disk is full; nothing was half-written
+│   └── StoreCorruptError            the file is damaged
+├── SyncError                        an exchange with the server failed; nothing is lost
+│   ├── OfflineError                 the server can't be reached now; worth another try
+│   │   └── UnavailableError         it answers, but can't serve now: overloaded, restarting
+│   ├── UnauthorizedError            the credentials were not accepted
+│   ├── ForbiddenError               the credentials don't reach this space
+│   ├── MisconfiguredError           the endpoint does not speak tide's protocol
+│   ├── ProtocolError                what came back is not the protocol; nothing was applied
+│   └── ResetNeedsConfirmationError  a resync would remove most documents
+└── RequestError                     (server) the request is refused; carries the problem
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def new_id() -> str:
     Ids made by one process are strictly increasing, also within a millisecond: the 12 bits after
     the milliseconds count on (RFC 9562, section 6.2). Ordered ids are also much faster to store.
     """
-    global _last_tick
+    global _last_tick  # noqa: PLW0603 - one series of ids for the whole process
     with _lock:
         _last_tick = tick = max(_last_tick + 1, time.time_ns() // 1_000_000 << 12)
     millis, sub = divmod(tick, 1 << 12)

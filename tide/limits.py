@@ -205,6 +205,6 @@ def _shown(value: object) -> str:
         return f"an integer of {value.bit_length()} bits"
     try:
         text = ascii(value)
-    except Exception:  # nested too deep, a number of too many digits, a __repr__ that fails
+    except Exception:  # noqa: BLE001 - nested too deep, a number of too many digits, a __repr__ that fails
         return f"a value of type {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."

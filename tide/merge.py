@@ -98,9 +98,7 @@ def adopt(tx: StoreTransaction, ops: Iterable[Op]) -> int:
     return len(won)
 
 
-def apply_reset(
-    tx: StoreTransaction, answers: int, kind: Literal["restored", "horizon"]
-) -> None:
+def apply_reset(tx: StoreTransaction, answers: int, kind: Literal["restored", "horizon"]) -> None:
     """Start over from the beginning, as the server asked (PROTOCOL.md, "Reset").
 
     ``restored``: everything is offered again, so that the server gets back what it lost.

@@ -143,33 +143,28 @@ def _read_ops(path: Path) -> Recovered:
     return Recovered(path, tuple(pending), tuple(rejected), unreadable)
 
 
-_OUTBOX = (
-    "SELECT position, collection, id, doc, counter, node_id FROM outbox"
-    " WHERE position > ? ORDER BY position",
-    "SELECT position, collection, id, doc, counter, node_id FROM outbox"
-    " WHERE position > ? ORDER BY position DESC",
-)
-_REJECTED = (
-    "SELECT number, collection, id, doc, counter, node_id, code, detail FROM rejected"
-    " WHERE number > ? ORDER BY number",
-    "SELECT number, collection, id, doc, counter, node_id, code, detail FROM rejected"
-    " WHERE number > ? ORDER BY number DESC",
-)
+_OUTBOX = """
+    SELECT position, collection, id, doc, counter, node_id
+    FROM outbox WHERE position > ? ORDER BY position
+"""
+_REJECTED = """
+    SELECT number, collection, id, doc, counter, node_id, code, detail
+    FROM rejected WHERE number > ? ORDER BY number
+"""
 
 
-def _rows(sql: sqlite3.Connection, queries: tuple[str, str]) -> Iterator[tuple[Any, ...] | None]:
+def _rows(sql: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...] | None]:
     """The rows of a damaged table, from the front and then from the back; None for the damage."""
-    forward, backward = queries
     last = 0
     try:
-        for row in sql.execute(forward, [last]):
+        for row in sql.execute(query, [last]):
             last = row[0]
             yield row[1:]
         return
     except sqlite3.DatabaseError:
         yield None
     try:
-        for row in sql.execute(backward, [last]):
+        for row in sql.execute(f"{query} DESC", [last]):
             yield row[1:]
     except sqlite3.DatabaseError:
         return  # met the damage from the other side

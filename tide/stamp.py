@@ -57,5 +57,4 @@ class Clock:
 
     def observe(self, counter: int) -> None:
         """Take note of a *counter* that came from elsewhere; the clock never goes back."""
-        if counter > self.counter:
-            self.counter = counter
+        self.counter = max(self.counter, counter)

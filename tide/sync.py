@@ -12,7 +12,7 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tide import outbox
@@ -23,12 +23,11 @@ from tide.errors import (
     ProtocolError,
     ResetNeedsConfirmationError,
     SyncError,
-    UnauthorizedError,
 )
 from tide.ids import token
 from tide.limits import MAX_OPS
 from tide.merge import Merged, apply_answer, apply_reset, reject_op
-from tide.protocol import VERSION, Op, Request, Response
+from tide.protocol import VERSION, Op, Request
 from tide.store import Store
 from tide.transports.base import Answer, Transport
 
@@ -74,7 +73,7 @@ class _Pass:
 
     upto: int = 0
     position: int = 0
-    total: Merged = Merged()
+    total: Merged = field(default_factory=Merged)
     resets: int = 0
     held: int = 0
 
@@ -148,9 +147,7 @@ class Synchronizer:
             return await self._divide(state, outgoing, answer)
         if answer.has_more and answer.cursor == outgoing.cursor:
             raise ProtocolError("the server says there is more but does not move the cursor")
-        merged = await self._store.write(
-            lambda tx: apply_answer(tx, outgoing.answers, ops, answer)
-        )
+        merged = await self._store.write(lambda tx: apply_answer(tx, outgoing.answers, ops, answer))
         if merged is None:  # another process synced meanwhile; ask again from where it got to
             return True
         state.add(merged)

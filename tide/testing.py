@@ -1,8 +1,8 @@
 """Helpers for tests of apps that use tide: a server in memory, and a network that fails.
 
-    async with memory_server(tmp_path / "server.db") as server:
-        async with Tide(tmp_path / "app.db", transport=server.transport()) as tide:
-            ...
+async with memory_server(tmp_path / "server.db") as server:
+    async with Tide(tmp_path / "app.db", transport=server.transport()) as tide:
+        ...
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # importing tide.testing must not need the server's packages
     from tide.server.service import Service, Validate
 
 __all__ = ["FaultyTransport", "MemoryServer", "memory_server"]
-
 
 
 @asynccontextmanager

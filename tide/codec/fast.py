@@ -46,7 +46,7 @@ class _Response(Struct):
     cursor: Any = UNSET
     changes: list[_Op] | UnsetType = UNSET
     has_more: Any = UNSET
-    results: list[_Result] | None | UnsetType = UNSET
+    results: list[_Result] | UnsetType | None = UNSET
     receipt: Any = UNSET
     clock: Any = UNSET
     request_id: Any = UNSET
@@ -103,7 +103,7 @@ def _op(op: _Op) -> WireOp:
     return WireOp(op.collection, op.id, _doc(op.doc), op.stamp)
 
 
-def _doc(raw: Raw) -> str | None | DocumentError:
+def _doc(raw: Raw) -> str | DocumentError | None:
     try:
         text = str(raw, "utf-8")
         if text == "null":

@@ -65,7 +65,7 @@ def load_response(body: bytes) -> dict[str, Any]:
 def _load_object(body: bytes) -> dict[str, Any]:
     fields = loads(body)
     if not isinstance(fields, dict):
-        raise ValueError("a message must be a JSON object")
+        raise ValueError("a message must be a JSON object")  # noqa: TRY004 - as for any bad JSON
     return fields
 
 
@@ -82,7 +82,7 @@ def _ops(values: object) -> list[WireOp]:
     ]
 
 
-def _doc(value: object) -> str | None | DocumentError:
+def _doc(value: object) -> str | DocumentError | None:
     if value is None:
         return None
     try:

@@ -21,5 +21,5 @@ class WireOp(NamedTuple):
 
     collection: object
     id: object
-    doc: str | None | DocumentError
+    doc: str | DocumentError | None
     stamp: object

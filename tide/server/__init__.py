@@ -1,4 +1,4 @@
-"""The reference server (extra ``server``): `create_app`, `tide serve`, ``python -m tide.server``."""
+"""The reference server (extra ``server``): `create_app`, and the command `tide serve`."""
 
 try:
     from tide.server.app import create_app

@@ -185,9 +185,7 @@ def _space(request: Request) -> str:
 
 async def _body(request: Request) -> bytes:
     try:
-        return await asyncio.wait_for(
-            bodies.read(request.headers, request.stream()), BODY_DEADLINE
-        )
+        return await asyncio.wait_for(bodies.read(request.headers, request.stream()), BODY_DEADLINE)
     except asyncio.TimeoutError:
         detail = f"the body did not arrive within {BODY_DEADLINE:.0f} seconds"
         raise RequestError(Problem(408, "timeout", detail, retryable=True)) from None

@@ -28,7 +28,7 @@ class Caller(Protocol):
         """Address and port of the other end, if known."""
 
 
-Authenticate = Callable[..., Access | None | Awaitable[Access | None]]
+Authenticate = Callable[..., Access | Awaitable[Access | None] | None]
 """``authenticate(request, space)``: what the caller may do there; None refuses them (401)."""
 
 _UNAUTHORIZED = Problem(401, "unauthorized", "credentials are missing, or are not accepted")

@@ -174,7 +174,7 @@ def _answer(
         return position
     before = space.head
     results, accepted = _judge_all(space, request, access, refusals)
-    if request.v < 1 and (problem := _core_problem(request, results)):
+    if request.v < 1 and (problem := _core_problem(results)):
         return problem
     space.accept(accepted)
     page = space.page(position.seq, before if access.read else 0, request.limit, limits.MAX_BODY)
@@ -214,7 +214,7 @@ def _reset(kind: str) -> Problem:
         "restored": "this server lost some of what you have: offer everything, and pull anew",
         "horizon": "you were away for longer than deletions are remembered: pull anew",
     }
-    return Problem(409, "reset", detail[kind], retryable=True, extra={"reset": kind})
+    return Problem(409, "reset", detail[kind], extra={"reset": kind})
 
 
 def _judge_all(
@@ -226,28 +226,42 @@ def _judge_all(
     clock = space.clock
     room = limits.MAX_BODY  # for the documents that results carry
     for op, refusal in zip(request.ops, refusals, strict=True):
-        stored = space.find(op.key) if isinstance(op, Op) else None
+        stored = None if op.key is None else space.find(op.key)
         if refusal is not None or isinstance(op, BadOp):
-            code, detail = refusal or ("", "")
-            current = stored if access.read else None
-            result = Result("rejected", current=current, code=code, detail=detail)
+            code, detail, _ = refusal or BadOp("", "")
+            result = Result("rejected", current=stored, code=code, detail=detail)
         else:
             result, is_new = judge(op, stored, clock, space.horizon)
             if is_new:
                 accepted.append(op)
                 clock = max(clock, op.stamp.counter)
-        if result.status == "superseded" and result.current is not None:
-            room -= len(result.current.doc or "")
-            if room < 0 or not access.read:  # the node finds it in a later page
+        if result.current is not None:
+            room -= len((result.current.doc or "").encode())
+            if not access.read:
                 result = result._replace(current=None)
+            elif room < 0:
+                result = _without_current(result)
         results.append(result)
     return results, accepted
 
 
-def _core_problem(request: Request, results: Sequence[Result]) -> Problem | None:
+def _without_current(result: Result) -> Result:
+    """What to answer instead of *result* if its document would make the answer too large."""
+    if result.status == "superseded":  # it stays pending until a later page brings the winner
+        return Result("superseded")
+    return Result("deferred")  # what is rejected needs its document, to be put back to it
+
+
+def _core_problem(results: Sequence[Result]) -> Problem | None:
     """A core client reads no results, so nothing that needs one may happen behind its back."""
     bad = [
-        {"op": number, "code": result.code or result.reason, "detail": result.detail}
+        {"op": number, "code": result.code, "detail": result.detail}
+        if result.status == "rejected"
+        else {
+            "op": number,
+            "code": result.reason or result.status,
+            "min_counter": result.min_counter,
+        }
         for number, result in enumerate(results)
         if result.status not in ("ok", "superseded")
     ]

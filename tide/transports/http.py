@@ -78,9 +78,7 @@ def _parse(endpoint: str) -> httpx.URL:
     except (httpx.InvalidURL, TypeError) as error:
         raise EndpointError(f"{endpoint!r} is no URL: {error}") from None
     if url.scheme not in ("http", "https") or not url.host:
-        raise EndpointError(
-            f"{endpoint!r} is no endpoint; it looks like https://example.com/sync"
-        )
+        raise EndpointError(f"{endpoint!r} is no endpoint; it looks like https://example.com/sync")
     return url
 
 

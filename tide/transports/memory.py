@@ -1,4 +1,4 @@
-"""The in-process twin of HTTP: an exchange is a call. For tests, and for a server in the same app."""
+"""The in-process twin of HTTP: an exchange is a call."""
 
 from __future__ import annotations
 

@@ -10,15 +10,14 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from tide.errors import NewerStoreError, NotAStoreError, StoreError
 from tide.ids import token
-from tide.protocol import Op
-from tide.server.storage.base import Horizon, Page, Space, Storage, cut
-from tide.stamp import MAX_COUNTER, Stamp
+from tide.server.storage.base import Space, Storage
+from tide.server.storage.sqlite_space import SCHEMA, SqliteSpace
 
 __all__ = ["SqliteStorage"]
 
@@ -28,46 +27,6 @@ APPLICATION_ID = 0x74696473  # "tids"
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT = 30.0  # seconds to wait for another server process on this file
 MAX_TOGETHER = 64  # works in one transaction, so that none waits long for its commit
-
-_SCHEMA = (
-    # The counter row of each space: seqs come from here, never from what happens to be stored.
-    """
-    CREATE TABLE spaces (
-        space TEXT PRIMARY KEY,
-        head INTEGER NOT NULL,
-        clock INTEGER NOT NULL,
-        horizon_seq INTEGER NOT NULL,
-        horizon_counter INTEGER NOT NULL
-    )
-    """,
-    # A row for each start of a server, per space: from which seq on it spoke of its own epoch.
-    """
-    CREATE TABLE epochs (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
-        space TEXT NOT NULL,
-        epoch TEXT NOT NULL,
-        start_seq INTEGER NOT NULL,
-        UNIQUE (space, epoch)
-    )
-    """,
-    # The newest op of each document; doc is NULL for a tombstone, stored_at Unix seconds.
-    f"""
-    CREATE TABLE documents (
-        space TEXT NOT NULL,
-        collection TEXT NOT NULL,
-        id TEXT NOT NULL,
-        seq INTEGER NOT NULL,
-        doc TEXT,
-        counter INTEGER NOT NULL
-            CHECK (typeof(counter) = 'integer' AND counter BETWEEN 1 AND {MAX_COUNTER}),
-        node_id TEXT NOT NULL,
-        stored_at REAL NOT NULL,
-        UNIQUE (space, collection, id)
-    )
-    """,
-    "CREATE UNIQUE INDEX documents_by_seq ON documents (space, seq)",
-    "CREATE INDEX tombstones ON documents (space, stored_at) WHERE doc IS NULL",
-)
 
 
 class _Job(NamedTuple):
@@ -188,7 +147,7 @@ def _prepare(sql: sqlite3.Connection, path: Path) -> None:
     with _transaction(sql):
         (version,) = sql.execute("PRAGMA user_version").fetchone()
         if version == 0:  # still, now that no other process can be at it
-            for statement in _SCHEMA:
+            for statement in SCHEMA:
                 sql.execute(statement)
             sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -265,119 +224,3 @@ class _Worker:
 
     def _space(self, name: str) -> SqliteSpace:
         return SqliteSpace(self._sql, name, self._boot, self._now)
-
-
-class SqliteSpace(Space):
-    """See `Space`. Every statement of it names the space."""
-
-    def __init__(
-        self, sql: sqlite3.Connection, name: str, boot: str, now: Callable[[], float]
-    ) -> None:
-        self._sql = sql
-        self._name = name
-        self._now = now
-        row = sql.execute(
-            "SELECT head, clock, horizon_seq, horizon_counter FROM spaces WHERE space = ?", [name]
-        ).fetchone()
-        if row is None:
-            row = (0, 0, 0, 0)
-            sql.execute("INSERT INTO spaces VALUES (?, 0, 0, 0, 0)", [name])
-        self.head, self.clock = row[:2]
-        self.horizon = Horizon(*row[2:])
-        # The newest start speaks for all processes that serve this file.
-        known = sql.execute(
-            "SELECT 1 FROM epochs WHERE space = ? AND epoch = ?", (name, boot)
-        ).fetchone()
-        if known is None:
-            sql.execute(
-                "INSERT INTO epochs (space, epoch, start_seq) VALUES (?, ?, ?)",
-                (name, boot, self.head),
-            )
-        (self.epoch,) = sql.execute(
-            "SELECT epoch FROM epochs WHERE space = ? ORDER BY number DESC LIMIT 1", [name]
-        ).fetchone()
-
-    def covers(self, epoch: str, seq: int) -> bool:
-        """See `Space.covers`."""
-        row = self._sql.execute(
-            "SELECT number FROM epochs WHERE space = ? AND epoch = ?", (self._name, epoch)
-        ).fetchone()
-        if row is None:
-            return False
-        following = self._sql.execute(
-            "SELECT start_seq FROM epochs WHERE space = ? AND number > ? ORDER BY number LIMIT 1",
-            (self._name, row[0]),
-        ).fetchone()
-        return seq <= (following[0] if following else self.head)
-
-    def find(self, key: tuple[str, str]) -> Op | None:
-        """See `Space.find`."""
-        row = self._sql.execute(
-            "SELECT doc, counter, node_id FROM documents"
-            " WHERE space = ? AND collection = ? AND id = ?",
-            (self._name, *key),
-        ).fetchone()
-        return Op(*key, row[0], Stamp(row[1], row[2])) if row else None
-
-    def accept(self, ops: Sequence[Op]) -> None:
-        """See `Space.accept`."""
-        if not ops:
-            return
-        now = self._now()
-        self._sql.executemany(
-            """
-            INSERT INTO documents (space, collection, id, seq, doc, counter, node_id, stored_at)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-            ON CONFLICT (space, collection, id) DO UPDATE
-            SET seq = excluded.seq, doc = excluded.doc, counter = excluded.counter,
-                node_id = excluded.node_id, stored_at = excluded.stored_at
-            """,
-            [
-                (self._name, op.collection, op.id, seq, op.doc, *op.stamp, now)
-                for seq, op in enumerate(ops, start=self.head + 1)
-            ],
-        )
-        self.head += len(ops)
-        self.clock = max(self.clock, *(op.stamp.counter for op in ops))
-        self._sql.execute(
-            "UPDATE spaces SET head = ?, clock = ? WHERE space = ?",
-            (self.head, self.clock, self._name),
-        )
-
-    def page(self, after: int, upto: int, limit: int, max_bytes: int) -> Page:
-        """See `Space.page`."""
-        rows = self._sql.execute(
-            "SELECT seq, collection, id, doc, counter, node_id FROM documents"
-            " WHERE space = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
-            (self._name, after, upto, limit + 1),
-        )
-        return cut(
-            (
-                (seq, Op(collection, id_, doc, Stamp(counter, node_id)))
-                for seq, collection, id_, doc, counter, node_id in rows
-            ),
-            after,
-            limit,
-            max_bytes,
-        )
-
-    def forget_tombstones(self, before: float) -> int:
-        """See `Space.forget_tombstones`."""
-        old = (self._name, before)
-        count, seq, counter = self._sql.execute(
-            "SELECT count(*), max(seq), max(counter) FROM documents"
-            " WHERE space = ? AND doc IS NULL AND stored_at < ?",
-            old,
-        ).fetchone()
-        if count:
-            self._sql.execute(
-                "DELETE FROM documents WHERE space = ? AND doc IS NULL AND stored_at < ?", old
-            )
-            self.horizon = Horizon(
-                max(self.horizon.seq, seq), max(self.horizon.counter, counter)
-            )
-            self._sql.execute(
-                "UPDATE spaces SET horizon_seq = ?, horizon_counter = ? WHERE space = ?",
-                (*self.horizon, self._name),
-            )
-        return int(count)

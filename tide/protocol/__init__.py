@@ -1,0 +1,34 @@
+"""The messages of PROTOCOL.md: requests, responses and problems, read, checked and written.
+
+Pure: no I/O, no clock, no loop. Client, server and tests run this same code.
+"""
+
+from tide.protocol.messages import (
+    DEFAULT_LIMIT,
+    VERSION,
+    BadOp,
+    Op,
+    Problem,
+    Request,
+    Response,
+    Result,
+    ResultStatus,
+    encode_op,
+)
+from tide.protocol.parsing import parse_request, parse_response, readable
+
+__all__ = [
+    "DEFAULT_LIMIT",
+    "VERSION",
+    "BadOp",
+    "Op",
+    "Problem",
+    "Request",
+    "Response",
+    "Result",
+    "ResultStatus",
+    "encode_op",
+    "parse_request",
+    "parse_response",
+    "readable",
+]
