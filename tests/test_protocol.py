@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tide import limits, protocol
+from tide import limits
 from tide.errors import ProtocolError, RequestError
 from tide.protocol import (
     BadOp,
@@ -22,6 +22,7 @@ from tide.protocol import (
     encode_op,
     parse_request,
     parse_response,
+    parsing,
     readable,
 )
 from tide.stamp import MAX_COUNTER, MAX_WIRE_COUNTER, Stamp
@@ -38,8 +39,8 @@ def codec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     if request.param == "fast":
         pytest.importorskip("msgspec")
     module = importlib.import_module(f"tide.codec.{request.param}")
-    monkeypatch.setattr(protocol, "load_request", module.load_request)
-    monkeypatch.setattr(protocol, "load_response", module.load_response)
+    monkeypatch.setattr(parsing, "load_request", module.load_request)
+    monkeypatch.setattr(parsing, "load_response", module.load_response)
 
 
 def asked(**fields: Any) -> bytes:
@@ -157,6 +158,7 @@ def test_ops_may_be_500_and_no_more() -> None:
 
 def test_two_ops_for_one_document_spoil_the_request() -> None:
     assert problem(asked(ops=[an_op(), an_op()])).detail.startswith("two ops for one document")
+    assert problem(asked(ops=[an_op(), an_op(doc=5)])).detail.startswith("two ops for one doc")
     assert len(parse_request(asked(ops=[an_op(), an_op(collection="lists")])).ops) == 2
 
 
@@ -192,6 +194,8 @@ def test_an_op_that_can_not_be_accepted_for_its_form_spoils_only_itself(
     assert isinstance(good, Op)
     assert bad.code == code
     assert bad.detail
+    is_named = code in ("invalid_doc", "too_large")
+    assert bad.key == (("todos", "t1") if is_named else None)
 
 
 @pytest.mark.parametrize(
