@@ -232,6 +232,11 @@ def test_the_check_can_use_another_environment(tmp_path: Path) -> None:
     assert not any(".venv" in call for call in calls)
 
 
+def test_the_contributors_guide_gives_the_same_test_command() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    assert f"\n{readme_command('test command')}\n" in guide
+
+
 def test_the_demo_command_of_the_readme_starts_a_demo_there_is() -> None:
     *_, install, start = readme_command("demo command").split(" && ")
     framework = start.removeprefix(".venv/bin/python -m demos ")
