@@ -98,7 +98,8 @@ class SyncLoop:
         if not isinstance(error, TideError):
             logger.error("syncing failed in a way that tide does not know", exc_info=error)
         elif repr(error) != repr(self.error):
-            logger.warning("syncing failed: %s", error)
+            away = isinstance(error, OfflineError)  # which is nothing to worry about
+            logger.log(logging.INFO if away else logging.WARNING, "syncing failed: %s", error)
         self.error = error
         if isinstance(error, ResetNeedsConfirmationError):  # all else went well
             self.online, self._failures = True, 0
