@@ -31,7 +31,12 @@ def test_the_example_of_the_readme_runs_as_written(tmp_path):
     script = tmp_path / "example.py"
     script.write_text(example[1], "utf-8")
     done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     assert "{'bread': {'text': 'buy bread', 'done': True}} not on the server yet:" in done.stdout
     assert (tmp_path / "app.db").exists()

@@ -196,10 +196,17 @@ class Synchronizer:
 
     async def _transfer(self, body: bytes) -> Answer:
         headers = await self._current_headers()
+        # Not asyncio.wait_for: before Python 3.12 it can swallow a cancellation.
+        exchange = asyncio.ensure_future(self._transport.exchange(body, headers))
         try:
-            return await asyncio.wait_for(self._transport.exchange(body, headers), DEADLINE)
-        except asyncio.TimeoutError:
-            raise OfflineError(f"no answer within {DEADLINE:.0f} seconds") from None
+            await asyncio.wait([exchange], timeout=DEADLINE)
+            if not exchange.done():
+                raise OfflineError(f"no answer within {DEADLINE:.0f} seconds")
+            return exchange.result()
+        finally:
+            if not exchange.done():
+                exchange.cancel()
+                await asyncio.wait([exchange], timeout=1.0)  # it lets go of its connection
 
     async def _current_headers(self) -> Mapping[str, str]:
         if not callable(self._headers):

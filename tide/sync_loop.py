@@ -52,9 +52,11 @@ class SyncLoop:
         self._interval = interval
         self._lock = FileLock(Path(f"{store.path}.tide-lock"))
         self._failures = 0
+        self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> SyncLoop:
+        self._stopping = False
         self._task = asyncio.create_task(self._run(), name=f"tide sync {self._store.path}")
         return self
 
@@ -69,19 +71,22 @@ class SyncLoop:
     async def stop(self) -> None:
         """Stop at once; an exchange under way is cut, which is safe. Idempotent."""
         task, self._task = self._task, None
+        self._stopping = True
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
         self._lock.release()
 
     async def _run(self) -> None:
-        while True:
+        # A cancellation can be lost in other people's code, so it is not what ends the loop.
+        while not self._stopping:
             self._store.written.clear()
             try:
                 delay = await self._sync()
             except Exception as error:  # noqa: BLE001 - reported and tried again; it never dies
                 delay = self._failed(error)
-            await self._pause(delay)
+            if not self._stopping:
+                await self._pause(delay)
 
     async def _sync(self) -> float:
         """Sync once, if it is this process's turn; seconds to wait before the next time."""
