@@ -205,6 +205,7 @@ class Synchronizer:
             return exchange.result()
         finally:
             if not exchange.done():
+                exchange.add_done_callback(_forget)
                 exchange.cancel()
                 await asyncio.wait([exchange], timeout=1.0)  # it lets go of its connection
 
@@ -216,6 +217,12 @@ class Synchronizer:
             return await headers if inspect.isawaitable(headers) else headers
         except Exception as error:
             raise SyncError(f"the function given as headers= failed: {error!r}") from error
+
+
+def _forget(exchange: asyncio.Future[Answer]) -> None:
+    """Take note of how a given-up *exchange* ended, which nobody waits for."""
+    if not exchange.cancelled():
+        exchange.exception()
 
 
 def _read_outgoing(sql: sqlite3.Connection, after: int, upto: int, max_ops: int) -> _Outgoing:

@@ -14,7 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tide.errors import NewerStoreError, NotAStoreError, StoreError
+from tide.errors import (
+    ForkedError,
+    NewerStoreError,
+    NotAStoreError,
+    StoreBusyError,
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+)
 from tide.ids import token
 from tide.server.storage.base import Space, Storage
 from tide.server.storage.sqlite_space import SCHEMA, SqliteSpace
@@ -25,7 +33,7 @@ T = TypeVar("T")
 
 APPLICATION_ID = 0x74696473  # "tids"
 SCHEMA_VERSION = 1
-BUSY_TIMEOUT = 30.0  # seconds to wait for another server process on this file
+BUSY_TIMEOUT = 10.0  # seconds to wait for another server process on this file
 MAX_TOGETHER = 64  # works in one transaction, so that none waits long for its commit
 
 
@@ -51,7 +59,7 @@ class SqliteStorage(Storage):
         self.path = Path(path)
         self._now = now
         self._jobs: queue.SimpleQueue[_Job | None] | None = None
-        self._thread: threading.Thread | None = None
+        self._pid = 0  # the process that opened it
         self._lock = threading.Lock()
         self._finalizer: weakref.finalize[..., Any] | None = None
 
@@ -63,6 +71,8 @@ class SqliteStorage(Storage):
         """See `Storage.run`."""
         if self._jobs is None:
             await self.open()
+        if self._pid != os.getpid():
+            raise ForkedError(f"{self.path} was opened before this process forked; open it after")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -102,32 +112,32 @@ class SqliteStorage(Storage):
             thread.start()
             # Runs when the storage is dropped, or the interpreter exits, without a close.
             self._finalizer = weakref.finalize(self, _stop, jobs, thread)
-            self._jobs = jobs
+            self._jobs, self._pid = jobs, os.getpid()
 
 
 def _stop(jobs: queue.SimpleQueue[_Job | None], thread: threading.Thread) -> None:
     jobs.put(None)
-    thread.join(timeout=BUSY_TIMEOUT)
+    if thread is not threading.current_thread():  # where the last reference may have been dropped
+        thread.join(timeout=BUSY_TIMEOUT)
 
 
 def _open(path: Path) -> sqlite3.Connection:
     """Open the file, or make it, readable for its owner only."""
+    sql: sqlite3.Connection | None = None
     try:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         sql = sqlite3.connect(
             path, isolation_level=None, timeout=BUSY_TIMEOUT, check_same_thread=False
         )
-    except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"{path} can't be opened: {error}; does its directory exist?") from error
-    try:
         _prepare(sql, path)
-    except sqlite3.DatabaseError as error:
-        sql.close()
-        raise NotAStoreError(f"{path} is not a tide server's database: {error}") from error
-    except BaseException:
-        sql.close()
-        raise
+    except BaseException as error:
+        if sql is not None:
+            sql.close()
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+            raise StoreError(f"{path} can't be made: {reason}; does its directory exist?") from error
+        raise _told(error, path) from error
     return sql
 
 
@@ -136,9 +146,12 @@ def _prepare(sql: sqlite3.Connection, path: Path) -> None:
     (version,) = sql.execute("PRAGMA user_version").fetchone()
     (tables,) = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application_id != APPLICATION_ID and (application_id or version or tables):
-        raise NotAStoreError(f"{path} is not a tide server's database; give it a file of its own")
+        raise NotAStoreError(f"{path} is another program's file; give the server one of its own")
     if version > SCHEMA_VERSION:
-        raise NewerStoreError(f"{path} was written by a newer tide; upgrade tide to serve it")
+        raise NewerStoreError(
+            f"{path} was written by a newer tide (schema {version}, this one knows "
+            f"{SCHEMA_VERSION}); upgrade tide to serve it"
+        )
     sql.execute("PRAGMA journal_mode = WAL")
     sql.execute("PRAGMA synchronous = FULL")
     sql.execute("PRAGMA fullfsync = ON")
@@ -163,6 +176,27 @@ def _transaction(sql: sqlite3.Connection) -> Iterator[None]:
         if sql.in_transaction:  # a full disk has already rolled it back
             sql.execute("ROLLBACK")
         raise
+
+
+def _told(error: BaseException, path: Path) -> BaseException:
+    """What to raise for *error*: what SQLite says becomes tide's own, bugs stay as they are."""
+    if not isinstance(error, sqlite3.DatabaseError):
+        return error
+    text = str(error)
+    for part, kind, remedy in _ERRORS:
+        if part in text:
+            return kind(f"{path}: {text}; {remedy}")
+    return StoreError(f"{path}: {text}") if isinstance(error, sqlite3.OperationalError) else error
+
+
+_ERRORS: tuple[tuple[str, type[StoreError], str], ...] = (
+    ("locked", StoreBusyError, "another process keeps it locked; try again when it is done"),
+    ("full", StoreFullError, "nothing was written; free some space"),
+    ("malformed", StoreCorruptError, "restore a backup: nodes give back what it lacks"),
+    ("not a database", NotAStoreError, "give the server a file of its own"),
+    ("unable to open", StoreError, "does its directory exist, and may the server write there?"),
+    ("readonly", StoreError, "the server needs to write to it and to its directory"),
+)
 
 
 class _Worker:
@@ -204,23 +238,22 @@ class _Worker:
         return taken
 
     def _settle(self, jobs: list[_Job]) -> None:
+        """All *jobs* in one transaction; if that fails one each, so that a bad one fails alone."""
         try:
             with _transaction(self._sql):
                 results = [job.work(self._space(job.space)) for job in jobs]
         except BaseException as error:  # noqa: BLE001 - handed to who waits
-            if len(jobs) == 1:
-                jobs[0].done(None, self._told(error))
-                return
-            for job in jobs:
-                self._settle([job])
+            told = _told(error, self._path)
+            # A file that is locked is so for all: waiting once more for each would take too long.
+            if len(jobs) == 1 or isinstance(told, StoreBusyError):
+                for job in jobs:
+                    job.done(None, told)
+            else:
+                for job in jobs:
+                    self._settle([job])
             return
         for job, result in zip(jobs, results, strict=True):
             job.done(result, None)
-
-    def _told(self, error: BaseException) -> BaseException:
-        if isinstance(error, sqlite3.Error):
-            return StoreError(f"{self._path}: {error}")
-        return error
 
     def _space(self, name: str) -> SqliteSpace:
         return SqliteSpace(self._sql, name, self._boot, self._now)
