@@ -176,7 +176,7 @@ def _op(row: tuple[Any, ...]) -> Op | None:
     try:
         if doc is not None:
             doc = _text(doc)
-            check_text(doc, loads(doc))
+            doc = check_text(doc, loads(doc))
         node_id = _text(node_id)
         if not is_counter(counter) or not is_node_id(node_id):
             return None

@@ -238,11 +238,18 @@ def _judge_all(
         if result.current is not None:
             room -= len((result.current.doc or "").encode())
             if not access.read:
-                result = result._replace(current=None)
+                result = _for_the_blind(result)
             elif room < 0:
                 result = _without_current(result)
         results.append(result)
     return results, accepted
+
+
+def _for_the_blind(result: Result) -> Result:
+    """What to answer instead of *result* to who may write but not read."""
+    if result.status == "superseded":  # nothing will ever show them the winner
+        return Result("ok")
+    return result._replace(current=None)
 
 
 def _without_current(result: Result) -> Result:
