@@ -51,7 +51,7 @@ def launched(framework: str, argv: Sequence[str]) -> Iterator[Launch]:
     try:
         db, lock = _open_file(framework, options.db)
     except OSError as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
+        parser.exit(1, f"can't use {options.db or FOLDER}: {error.strerror or error}\n")
     server = EmbeddedServer(db.with_name("server.db"))
     own = not options.offline and options.endpoint is None
     endpoint = None if options.offline else options.endpoint or server.endpoint
@@ -94,7 +94,7 @@ def _open_file(framework: str, chosen: Path | None) -> tuple[Path, FileLock]:
     if chosen is not None:
         lock = _lock(chosen)
         if not lock.take():
-            raise OSError(f"{chosen} is open in another demo; each needs its own, see --db")
+            raise OSError("it is open in another demo, and each needs a file of its own")
         return chosen, lock
     FOLDER.mkdir(exist_ok=True)
     numbers = itertools.count(1)

@@ -153,6 +153,7 @@ class EditScreen(ModalScreen[str | None]):
         width: 80%; max-width: 80; border: round $accent; background: $background;
     }
     """
+    AUTO_FOCUS = "Input"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "Cancel")]
 
     def __init__(self, text: str) -> None:

@@ -54,7 +54,7 @@ class TodoList:
         self._collection = tide.collection("todos")
         self._todos: dict[str, Todo] = {}
 
-    async def follow(self, changed: Callable[[], None]) -> None:
+    async def follow(self, changed: Callable[[], object]) -> None:
         """Keep the picture current, and call *changed* after each step; runs until cancelled.
 
         It does not let others run while changes wait: of a burst, all are in the picture before

@@ -46,6 +46,7 @@ class TodoApp(App[None]):
 
     TITLE = "Todos"
     ENABLE_COMMAND_PALETTE = False
+    AUTO_FOCUS = "TodoView"  # so that the footer tells all keys from the start
     CSS = """
     NewTodo, NewTodo:focus {
         margin: 0 1; border: round $foreground 30%; background: $background; background-tint: 0%;
@@ -65,7 +66,7 @@ class TodoApp(App[None]):
         Binding("c", "clear_done", "Clear"),
         Binding("o", "offline", "Offline"),
         Binding("q", "quit", "Quit"),
-        Binding("ctrl+q,ctrl+c", "quit", "Quit", key_display="^q", show=False),
+        Binding("ctrl+q,ctrl+c", "quit", "Quit", show=False, priority=True),
     ]
 
     which: reactive[Filter] = reactive(Filter.ALL, init=False)
@@ -79,18 +80,20 @@ class TodoApp(App[None]):
         self._sync_worker: Worker[None] | None = None
         self._draw_is_due = False
         self._told_rejections = 0
+        # Kept, not queried: what is on its way when the app quits finds them still.
+        self._view = TodoView()
+        self._tabs = Tabs(*(Tab(which.value, id=which.name) for which in Filter))
+        self._sync_line = Static(id="sync", markup=False)
+        self._pending_line = Static(id="pending", markup=False)
 
     def compose(self) -> ComposeResult:
         """From top to bottom."""
         yield Header(icon="")
         yield NewTodo()
-        tabs = Tabs(*(Tab(which.value, id=which.name) for which in Filter))
-        tabs.can_focus = False  # the keys 1, 2 and 3 reach them from everywhere
-        yield tabs
-        yield TodoView()
-        with Horizontal(id="status"):
-            yield Static(id="sync", markup=False)
-            yield Static(id="pending", markup=False)
+        self._tabs.can_focus = False  # the keys 1, 2 and 3 reach them from everywhere
+        yield self._tabs
+        yield self._view
+        yield Horizontal(self._sync_line, self._pending_line, id="status")
         yield Footer()
 
     def on_mount(self) -> None:
@@ -117,21 +120,21 @@ class TodoApp(App[None]):
 
     async def _draw(self) -> None:
         self._draw_is_due = False
-        self.query_one(TodoView).show(self._todos.shown(self.which), HINTS[self.which])
-        for tab in self.query(Tab):
+        self._view.show(self._todos.shown(self.which), HINTS[self.which])
+        for tab in self._tabs.query(Tab):
             which = Filter[str(tab.id)]
             tab.label = Content(f"{which.value} {self._todos.count(which)}")
         await self._show_status()
 
     async def _show_status(self) -> None:
-        self.query_one("#sync", Static).update(self._sync_text())
+        self._sync_line.update(self._sync_text())
         try:
             pending = await self._tide.pending()
             rejected = await self._tide.rejected()
         except TideError as error:
-            self._report(error)
+            self._pending_line.update(str(error))
             return
-        self.query_one("#pending", Static).update(self._pending_text(pending))
+        self._pending_line.update(self._pending_text(pending))
         for op in rejected:
             if op.number > self._told_rejections:
                 self._told_rejections = op.number
@@ -167,26 +170,26 @@ class TodoApp(App[None]):
             if self.which is Filter.DONE:
                 self.which = Filter.OPEN  # where it can be seen
             await self._draw()
-            self.query_one(TodoView).select(id_)
+            self._view.select(id_)
         elif not event.input.value:
             event.input.value = event.value  # it was not stored; what was typed is not lost
 
     @work
     async def action_edit(self) -> None:
         """Ask for a new text of the todo under the cursor."""
-        if todo := self.query_one(TodoView).current:
+        if todo := self._view.current:
             text = await self.push_screen_wait(EditScreen(todo.text))
             if text is not None and text != todo.text:
                 await self._written(self._todos.rename(todo.id, text))
 
     async def action_toggle_done(self) -> None:
         """Mark the todo under the cursor as done, or as open."""
-        if todo := self.query_one(TodoView).current:
+        if todo := self._view.current:
             await self._written(self._todos.set_done(todo.id, done=not todo.done))
 
     async def action_delete(self) -> None:
         """Delete the todo under the cursor."""
-        if todo := self.query_one(TodoView).current:
+        if todo := self._view.current:
             await self._written(self._todos.delete(todo.id))
 
     async def action_clear_done(self) -> None:
@@ -203,7 +206,7 @@ class TodoApp(App[None]):
 
     def watch_which(self) -> None:
         """Another filter: show it."""
-        self.query_one(Tabs).active = self.which.name
+        self._tabs.active = self.which.name
         self._draw_soon()
 
     def action_offline(self) -> None:
@@ -224,14 +227,11 @@ class TodoApp(App[None]):
         except NotFoundError:
             self._warn("It was deleted elsewhere meanwhile.")
         except TideError as error:
-            self._report(error)
+            self.notify(str(error), severity="error", markup=False)
         return None
 
     def _warn(self, message: str) -> None:
         self.notify(message, severity="warning", markup=False)
-
-    def _report(self, error: TideError) -> None:
-        self.notify(str(error), severity="error", markup=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

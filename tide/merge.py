@@ -16,7 +16,7 @@ from tide.ids import new_incarnation
 from tide.protocol import Op, Response, Result
 from tide.store import StoreTransaction
 
-__all__ = ["Merged", "apply_answer", "apply_reset", "confirm_reset", "reject_op"]
+__all__ = ["Merged", "adopt", "apply_answer", "apply_reset", "confirm_reset", "reject_op"]
 
 _MANY = 20  # a resync that removes more documents than this, and more than half, asks first
 

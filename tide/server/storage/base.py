@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from tide.protocol import Op
 
-__all__ = ["Horizon", "Page", "Space", "Storage"]
+__all__ = ["Horizon", "Page", "Space", "Storage", "cut"]
 
 T = TypeVar("T")
 

@@ -123,20 +123,22 @@ def _stop(jobs: queue.SimpleQueue[_Job | None], thread: threading.Thread) -> Non
 
 def _open(path: Path) -> sqlite3.Connection:
     """Open the file, or make it, readable for its owner only."""
-    sql: sqlite3.Connection | None = None
     try:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError as error:
+        reason = error.strerror or error
+        raise StoreError(f"{path} can't be made: {reason}; does its directory exist?") from error
+    try:
         sql = sqlite3.connect(
             path, isolation_level=None, timeout=BUSY_TIMEOUT, check_same_thread=False
         )
-        _prepare(sql, path)
-    except BaseException as error:
-        if sql is not None:
+        try:
+            _prepare(sql, path)
+        except BaseException:
             sql.close()
-        if isinstance(error, OSError):
-            reason = error.strerror or error
-            raise StoreError(f"{path} can't be made: {reason}; does its directory exist?") from error
+            raise
+    except sqlite3.Error as error:
         raise _told(error, path) from error
     return sql
 
