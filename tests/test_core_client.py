@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import socket
-import threading
 import time
 import urllib.error
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from starlette.applications import Starlette
 
+from tests.support import served
 from tide import Tide
 from tide.server import create_app
 
-Serve = Callable[[Starlette], AbstractContextManager[str]]
 SPEC = (Path(__file__).parent.parent / "PROTOCOL.md").read_text("utf-8")
 
 
@@ -33,21 +27,6 @@ def core_client() -> Callable[[str], Any]:
     exec(found[1], scope)
     client: Callable[[str], Any] = scope["CoreClient"]
     return client
-
-
-@contextlib.contextmanager
-def served(app: Starlette) -> Iterator[str]:
-    """Serve *app* on this machine; gives the endpoint."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # waits for who connects too early
-        config = uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=[[listener]])
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/sync"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 def documents(client: Any) -> dict[tuple[str, str], Any]:

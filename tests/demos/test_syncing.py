@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -10,19 +10,8 @@ import anyio
 
 from demos.server import EmbeddedServer
 from demos.syncing import Syncing
+from tests.support import free_port, until
 from tide import Tide
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-async def _until(holds: Callable[[], bool]) -> None:
-    with anyio.fail_after(30):
-        while not holds():  # noqa: ASYNC110 - what it looks at tells nobody
-            await anyio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -42,12 +31,12 @@ async def _node(
 
 
 async def test_one_of_them_serves_and_when_it_ends_another_one_does(tmp_path: Path) -> None:
-    port = _free_port()
+    port = free_port()
     async with AsyncExitStack() as first:
         one, one_syncing, one_server = await first.enter_async_context(_node(tmp_path, "1", port))
-        await _until(lambda: one_syncing.online)
+        await until(lambda: one_syncing.online)
         async with _node(tmp_path, "2", port) as (two, two_syncing, two_server):
-            await _until(lambda: two_syncing.online)
+            await until(lambda: two_syncing.online)
             assert (one_server.running, two_server.running) == (True, False)
             await one.collection("todos").put("t1", {"text": "bread"})
             await one.sync_once()
@@ -56,19 +45,19 @@ async def test_one_of_them_serves_and_when_it_ends_another_one_does(tmp_path: Pa
             await first.aclose()
             assert not one_server.running
             await two.collection("todos").put("t2", {"text": "milk"})
-            await _until(lambda: two_server.running and two_syncing.online)
+            await until(lambda: two_server.running and two_syncing.online)
             await two.sync_once()
             assert await two.pending() == 0
             assert sorted(await two.collection("todos").all()) == ["t1", "t2"]
 
 
 async def test_it_is_active_while_it_runs_and_tells_why_it_is_offline(tmp_path: Path) -> None:
-    async with Tide(tmp_path / "1", f"http://127.0.0.1:{_free_port()}/sync") as tide:
+    async with Tide(tmp_path / "1", f"http://127.0.0.1:{free_port()}/sync") as tide:
         syncing = Syncing(tide)
         assert not syncing.active
         async with anyio.create_task_group() as group:
             group.start_soon(syncing.run)
-            await _until(lambda: syncing.error is not None)
+            await until(lambda: syncing.error is not None)
             assert syncing.active
             assert not syncing.online
             group.cancel_scope.cancel()
