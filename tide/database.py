@@ -39,6 +39,9 @@ class Transaction(Protocol):
     def finish(self) -> None:
         """Write what the transaction itself has to, right before its commit."""
 
+    def committed(self) -> None:
+        """Take note of the commit, on the database thread, before the next transaction begins."""
+
 
 Tx = TypeVar("Tx", bound=Transaction)
 
@@ -78,6 +81,7 @@ class Database(Generic[Tx]):
         self._waiting: list[tuple[Callable[[Tx], Any], asyncio.Future[Any]]] = []
         self._flight: asyncio.Future[Any] | None = None
         self._closing = False
+        self._version: int | None = None
 
     @classmethod
     async def open(
@@ -140,6 +144,18 @@ class Database(Generic[Tx]):
             raise NotOpenError(f"{self._path} is closed; open it again to read")
         return _submit(self._reader, functools.partial(self._read, work))
 
+    def changed_elsewhere(self) -> asyncio.Future[bool]:
+        """Whether another connection, of any process, committed since the last call."""
+        return _submit(self._writer, self._look)
+
+    def _look(self) -> bool:
+        # Changes only with the commits of others (sqlite.org/pragma.html#pragma_data_version).
+        with store_errors(self._path):
+            sql = self._writer._conn  # noqa: SLF001 - see _submit
+            (version,) = sql.execute("PRAGMA data_version").fetchone()
+        changed, self._version = version != self._version, version
+        return bool(changed)
+
     async def close(self) -> None:
         """Finish what waits, and close the file. Idempotent."""
         self._closing = True
@@ -190,6 +206,7 @@ class Database(Generic[Tx]):
                 if sql.in_transaction:  # a full disk has already rolled it back
                     sql.execute("ROLLBACK")
                 raise
+        transaction.committed()
         return _Done(transaction, results)
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:

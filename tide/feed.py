@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 from collections import deque
-from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
-from tide.change import Change
-from tide.codec import loads
+from tide.change import Change, Committed
+from tide.errors import TideError
 
-__all__ = ["Committed", "Feed", "Watcher"]
+__all__ = ["Feed", "Listener", "Watcher"]
+
+logger = logging.getLogger("tide")
 
 MAX_STEPS = 1000
 """How many changes wait for a slow reader step by step, before only the latest of each document."""
 
+LOOK = 0.05
+"""Seconds between two looks at whether another process has committed something."""
 
-class Committed(NamedTuple):
-    """A committed change, its document still as text, since each watcher gets a copy of its own."""
 
-    source: Literal["local", "remote"]
-    collection: str
-    id: str
-    doc: str | None
+class Listener(Protocol):
+    """What a feed tells of changes; it is called on the event loop, and must not block."""
 
-    def read(self) -> Change:
-        """The change as a watcher's reader gets it."""
-        if self.doc is None:
-            return Change(self.source, "delete", self.collection, self.id, None)
-        return Change(self.source, "put", self.collection, self.id, loads(self.doc))
+    def tell(self, changes: Sequence[Committed]) -> None:
+        """These were committed, in this order."""
+
+    def end(self) -> None:
+        """No change comes after those that were told: the store closes."""
 
 
 class Watcher:
@@ -43,9 +44,8 @@ class Watcher:
     It stays registered as long as somebody holds it: leaving the loop lets go of it.
     """
 
-    def __init__(self, feed: Feed, collection: str, id_: str | None) -> None:
+    def __init__(self, feed: Feed, id_: str | None) -> None:
         self._feed = feed
-        self._collection = collection
         self._id = id_
         self._waiting: deque[Committed] = deque()
         self._latest: dict[str, Committed] | None = None  # instead of the deque, once behind
@@ -84,10 +84,10 @@ class Watcher:
         self._closed = True
         self._rouse()
 
-    def tell(self, changes: Iterable[Committed]) -> None:
+    def tell(self, changes: Sequence[Committed]) -> None:
         """Queue those of *changes* that are watched, and wake the reader once."""
         for change in changes:
-            if self._id is not None and change.id != self._id:
+            if change.what == "acknowledged" or (self._id is not None and change.id != self._id):
                 continue
             if self._latest is None and len(self._waiting) < MAX_STEPS:
                 self._waiting.append(change)
@@ -112,34 +112,85 @@ class Watcher:
 
 
 class Feed:
-    """The watchers of a store; it holds them weakly, so a dropped one is gone."""
+    """The listeners of a store; it holds them weakly, so a dropped one is gone.
 
-    def __init__(self) -> None:
-        self._watchers: dict[str, weakref.WeakSet[Watcher]] = {}
+    While there is any, it looks again and again at whether others have committed something.
+
+    Args:
+        catch_up: lets the feed publish what others committed to the file.
+    """
+
+    def __init__(self, catch_up: Callable[[], Awaitable[None]]) -> None:
+        self._catch_up = weakref.WeakMethod(catch_up)
+        self._listeners: dict[str | None, weakref.WeakSet[Listener]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_task: asyncio.Task[None] | None = None
+        self._trouble = ""  # what was told of the last look that failed
+        self._stopped = False
 
     def watch(self, collection: str, id_: str | None = None) -> Watcher:
         """Register a watcher; it gets what is committed from now on."""
-        watcher = Watcher(self, collection, id_)
-        self._watchers.setdefault(collection, weakref.WeakSet()).add(watcher)
+        watcher = Watcher(self, id_)
+        self.add(watcher, collection)
         return watcher
 
-    def remove(self, watcher: Watcher) -> None:
-        """Tell *watcher* nothing more."""
-        for watchers in self._watchers.values():
-            watchers.discard(watcher)
+    def add(self, listener: Listener, collection: str | None = None) -> None:
+        """Tell *listener* of what is committed from now on in *collection*; None: in all."""
+        self._listeners.setdefault(collection, weakref.WeakSet()).add(listener)
+        if self._timer is None:
+            self._look_soon()
 
-    def publish(self, changes: Iterable[Committed]) -> None:
+    def remove(self, listener: Listener) -> None:
+        """Tell *listener* nothing more."""
+        for listeners in self._listeners.values():
+            listeners.discard(listener)
+
+    def publish(self, changes: Sequence[Committed]) -> None:
         """Tell of one commit's *changes*, in their order."""
-        by_collection: dict[str, list[Committed]] = {}
+        if not changes or not self._listeners:
+            return
+        by_collection: dict[str | None, list[Committed]] = {None: list(changes)}
         for change in changes:
-            if change.collection in self._watchers:
+            if change.collection in self._listeners:
                 by_collection.setdefault(change.collection, []).append(change)
         for collection, theirs in by_collection.items():
-            for watcher in self._watchers[collection]:
-                watcher.tell(theirs)
+            for listener in list(self._listeners.get(collection, ())):
+                listener.tell(theirs)
 
-    def close(self) -> None:
-        """End every watcher, after what already waits for its reader."""
-        for watchers in self._watchers.values():
-            for watcher in list(watchers):
-                watcher.end()
+    async def stop(self) -> None:
+        """Look no more at what others commit."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._look_task is not None:
+            self._look_task.cancel()
+            await asyncio.wait([self._look_task])
+
+    def end(self) -> None:
+        """End every listener, after what already waits for its reader."""
+        for listener in self._all():
+            listener.end()
+
+    def _all(self) -> list[Listener]:
+        return [one for listeners in self._listeners.values() for one in listeners]
+
+    def _look_soon(self) -> None:
+        # A timer, not a task that sleeps: it leaves nothing behind in a loop that just ends.
+        self._timer = None
+        if self._all() and not self._stopped:
+            self._timer = asyncio.get_running_loop().call_later(LOOK, self._start_looking)
+
+    def _start_looking(self) -> None:
+        self._look_task = asyncio.get_running_loop().create_task(self._look(), name="tide feed")
+
+    async def _look(self) -> None:
+        """Catch up with other processes."""
+        if catch_up := self._catch_up():  # else the store was dropped without a close
+            try:
+                await catch_up()
+                self._trouble = ""
+            except TideError as error:
+                if str(error) != self._trouble:
+                    logger.warning("can't see what other processes write: %s", error)
+                self._trouble = str(error)
+            self._look_soon()

@@ -6,12 +6,12 @@ waiting op that was beaten, and tells watchers. These functions are works of `St
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from tide import documents, outbox
 from tide.errors import ProtocolError
-from tide.feed import Committed
 from tide.ids import new_incarnation
 from tide.protocol import Op, Response, Result
 from tide.store import StoreTransaction
@@ -108,7 +108,7 @@ def apply_reset(tx: StoreTransaction, answers: int, kind: Literal["restored", "h
         return
     tx.sql.execute("DELETE FROM unseen")
     if kind == "restored":
-        outbox.offer_everything(tx.sql)
+        outbox.offer_everything(tx.sql, tx.lsn, time.time())
         tx.sql.execute("UPDATE node SET receipt = NULL")
         _set_resync(tx, 0)
     else:
@@ -150,10 +150,11 @@ def _settle(tx: StoreTransaction, op: Op, result: Result, merged: Merged) -> Mer
     if current is not None and current.key != op.key:
         raise ProtocolError(f"the answer tells of {current.key} where it was asked about {op.key}")
     if result.status == "ok":
-        outbox.acknowledge(tx.sql, [op])
+        if outbox.acknowledge(tx.sql, op):
+            tx.tell("acknowledged", op.key, op.doc)
         return merged._replace(pushed=merged.pushed + 1)
     if result.status == "superseded" and current is not None and current.stamp > op.stamp:
-        outbox.acknowledge(tx.sql, [op])
+        outbox.acknowledge(tx.sql, op)
         return merged._replace(pulled=merged.pulled + adopt(tx, [current]))
     if result.status == "deferred":
         return merged._replace(retry_after=max(merged.retry_after, result.retry_after))
@@ -181,7 +182,7 @@ def _restamp(tx: StoreTransaction, op: Op, result: Result) -> None:
         stamp = tx.clock.tick(max(result.min_counter, op.stamp.counter))
     again = op._replace(stamp=stamp)
     documents.write(tx.sql, [again])
-    outbox.add(tx.sql, [again])
+    outbox.restamp(tx.sql, again)
 
 
 def _reject(tx: StoreTransaction, op: Op, code: str, detail: str, current: Op | None) -> bool:
@@ -191,7 +192,7 @@ def _reject(tx: StoreTransaction, op: Op, code: str, detail: str, current: Op | 
     whoever wrote them hears of the refusal.
     """
     filed = _device(op.stamp.node_id) == _device(tx.clock.node_id)
-    outbox.acknowledge(tx.sql, [op])
+    outbox.acknowledge(tx.sql, op)
     if filed:
         outbox.reject(tx.sql, op, code, detail)
     if current is None:
@@ -201,7 +202,10 @@ def _reject(tx: StoreTransaction, op: Op, code: str, detail: str, current: Op | 
         documents.write(tx.sql, [current])
     if tx.resync:
         documents.seen(tx.sql, [op.key])
-    _tell(tx, op.key, current.doc if current else None, was_shown=op.doc is not None)
+    if filed:
+        tx.tell("rejected", op.key, current.doc if current else None)
+    else:
+        _tell(tx, op.key, current.doc if current else None, was_shown=op.doc is not None)
     return filed
 
 
@@ -243,7 +247,7 @@ def _set_resync(tx: StoreTransaction, value: int) -> None:
 def _tell(tx: StoreTransaction, key: tuple[str, str], doc: str | None, *, was_shown: bool) -> None:
     """Tell watchers of a document, unless it was gone and still is."""
     if doc is not None or was_shown:
-        tx.changes.append(Committed("remote", *key, doc))
+        tx.tell("remote", key, doc)
 
 
 def _device(node_id: str) -> str:

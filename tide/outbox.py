@@ -20,13 +20,18 @@ __all__ = [
     "add",
     "batch",
     "count",
+    "count_rejected",
     "drop",
     "last",
     "offer_everything",
     "reject",
     "rejected_ops",
+    "restamp",
     "take_rejected",
+    "waiting_ids",
+    "waiting_since",
     "waits",
+    "waits_before",
 ]
 
 
@@ -50,12 +55,22 @@ class RejectedOp(NamedTuple):
     detail: str
 
 
-def add(sql: sqlite3.Connection, ops: Iterable[Op]) -> None:
+def add(sql: sqlite3.Connection, ops: Iterable[Op], lsn: int, written_at: float) -> None:
     """Let *ops* wait, each in place of an earlier op of its document, behind all others."""
     sql.executemany(
-        "INSERT OR REPLACE INTO outbox (collection, id, doc, counter, node_id)"
-        " VALUES (?, ?, ?, ?, ?)",
-        ((op.collection, op.id, op.doc, *op.stamp) for op in ops),
+        "INSERT OR REPLACE INTO outbox (collection, id, doc, counter, node_id, lsn, written_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        ((op.collection, op.id, op.doc, *op.stamp, lsn, written_at) for op in ops),
+    )
+
+
+def restamp(sql: sqlite3.Connection, op: Op) -> None:
+    """Let *op* wait in place of the same write with another stamp, behind all others."""
+    sql.execute(
+        "INSERT OR REPLACE INTO outbox (collection, id, doc, counter, node_id, lsn, written_at)"
+        " SELECT collection, id, doc, ?, ?, lsn, written_at FROM outbox"
+        " WHERE collection = ? AND id = ?",
+        (*op.stamp, *op.key),
     )
 
 
@@ -82,12 +97,13 @@ def batch(
     return found
 
 
-def acknowledge(sql: sqlite3.Connection, ops: Iterable[Op]) -> None:
-    """The server has *ops*: let go of those that still wait. A newer op of a document stays."""
-    sql.executemany(
+def acknowledge(sql: sqlite3.Connection, op: Op) -> bool:
+    """The server has *op*: let go of it, if it still waits. A newer op of its document stays."""
+    deleted = sql.execute(
         "DELETE FROM outbox WHERE collection = ? AND id = ? AND counter = ? AND node_id = ?",
-        ((op.collection, op.id, *op.stamp) for op in ops),
+        (op.collection, op.id, *op.stamp),
     )
+    return deleted.rowcount > 0
 
 
 def drop(sql: sqlite3.Connection, keys: Iterable[tuple[str, str]]) -> None:
@@ -111,20 +127,44 @@ def count(sql: sqlite3.Connection) -> int:
     return int(sql.execute("SELECT count(*) FROM outbox").fetchone()[0])
 
 
+def count_rejected(sql: sqlite3.Connection) -> int:
+    """How many rejected ops there are."""
+    return int(sql.execute("SELECT count(*) FROM rejected").fetchone()[0])
+
+
 def last(sql: sqlite3.Connection) -> int:
     """The position of the op that was written last; 0 if none waits."""
     return int(sql.execute("SELECT coalesce(max(position), 0) FROM outbox").fetchone()[0])
 
 
-def offer_everything(sql: sqlite3.Connection) -> None:
+def waiting_since(sql: sqlite3.Connection) -> float | None:
+    """When the op that waits longest was written, Unix seconds; None if none waits."""
+    row = sql.execute("SELECT written_at FROM outbox ORDER BY lsn LIMIT 1").fetchone()
+    return float(row[0]) if row else None
+
+
+def waits_before(sql: sqlite3.Connection, lsn: int) -> bool:
+    """Whether an op waits that was written at *lsn* or before."""
+    row = sql.execute("SELECT 1 FROM outbox WHERE lsn <= ? LIMIT 1", [lsn]).fetchone()
+    return row is not None
+
+
+def waiting_ids(sql: sqlite3.Connection, collection: str) -> set[str]:
+    """The ids of the documents of *collection* whose ops wait."""
+    rows = sql.execute("SELECT id FROM outbox WHERE collection = ?", [collection])
+    return {id_ for (id_,) in rows}
+
+
+def offer_everything(sql: sqlite3.Connection, lsn: int, written_at: float) -> None:
     """Let every document and tombstone wait, with its own stamp; what waits already stays.
 
     In the order of their stamps, so that the server's clock climbs with them.
     """
     sql.execute(
-        "INSERT OR IGNORE INTO outbox (collection, id, doc, counter, node_id)"
-        " SELECT collection, id, doc, counter, node_id FROM documents"
-        " ORDER BY counter, node_id"
+        "INSERT OR IGNORE INTO outbox (collection, id, doc, counter, node_id, lsn, written_at)"
+        " SELECT collection, id, doc, counter, node_id, ?, ? FROM documents"
+        " ORDER BY counter, node_id",
+        (lsn, written_at),
     )
 
 

@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tide import documents, outbox, schema
+from tide import schema
 from tide.codec import loads
 from tide.errors import (
     CollectionNameError,
@@ -25,9 +25,9 @@ from tide.errors import (
 )
 from tide.limits import check_collection, check_id, check_text
 from tide.protocol import Op
-from tide.stamp import Clock, Stamp, is_counter, is_node_id
+from tide.stamp import Stamp, is_counter, is_node_id
 
-__all__ = ["Recovered", "check", "restore", "set_aside"]
+__all__ = ["Recovered", "check", "set_aside"]
 
 logger = logging.getLogger("tide")
 
@@ -96,16 +96,6 @@ def set_aside(path: Path, error: StoreCorruptError) -> Recovered:
         ", others could not be read" if recovered.unreadable else "",
     )
     return recovered
-
-
-def restore(sql: sqlite3.Connection, clock: Clock, recovered: Recovered) -> None:
-    """Put the saved ops into the new store, with the stamps they had."""
-    documents.write(sql, recovered.pending)
-    outbox.add(sql, recovered.pending)
-    for op, code, detail in recovered.rejected:
-        outbox.reject(sql, op, code, detail)
-    for op in recovered.pending:
-        clock.observe(op.stamp.counter)
 
 
 def _is_ours(path: Path) -> bool:

@@ -20,11 +20,30 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             one INTEGER PRIMARY KEY CHECK (one = 1),
             device TEXT NOT NULL,         -- the stable first half of its node ids
             clock INTEGER NOT NULL CHECK (clock BETWEEN 0 AND {MAX_COUNTER}),
+            lsn INTEGER NOT NULL,         -- of the newest row of the log
             cursor TEXT,                  -- as last received; NULL: nothing pulled yet
             receipt TEXT,                 -- as last received
             answers INTEGER NOT NULL,     -- applied so far: tells a late answer from a fresh one
             resync INTEGER NOT NULL,      -- 1 while what a horizon reset has not seen is tracked
             clean INTEGER NOT NULL        -- 0 while open, or after a crash
+        )
+        """,
+        # What changed, for other processes on this file; see `tide.log`.
+        """
+        CREATE TABLE log (
+            lsn INTEGER PRIMARY KEY,
+            what TEXT NOT NULL,
+            collection TEXT NOT NULL,
+            id TEXT NOT NULL
+        )
+        """,
+        # One row: how syncing goes, as whoever syncs this file sees it; see `tide.status`.
+        """
+        CREATE TABLE syncing (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            state TEXT NOT NULL,
+            error TEXT,
+            synced_at REAL                -- Unix seconds of the last exchange that succeeded
         )
         """,
         # One row per document; doc is JSON text, NULL for a tombstone.
@@ -49,9 +68,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             doc TEXT,
             counter INTEGER NOT NULL,
             node_id TEXT NOT NULL,
+            lsn INTEGER NOT NULL,         -- of the write; it stays when the op gets a new stamp
+            written_at REAL NOT NULL,     -- Unix seconds; likewise
             UNIQUE (collection, id)
         )
         """,
+        "CREATE INDEX outbox_by_lsn ON outbox (lsn, written_at)",
         # The ops that the server refused for good, until the app retries or discards them.
         """
         CREATE TABLE rejected (
@@ -120,6 +142,7 @@ def _step(sql: sqlite3.Connection, number: int) -> None:
     for statement in MIGRATIONS[number - 1]:
         sql.execute(statement)
     if version == 0:
-        sql.execute("INSERT INTO node VALUES (1, ?, 0, NULL, NULL, 0, 0, 1)", [new_device()])
+        sql.execute("INSERT INTO node VALUES (1, ?, 0, 0, NULL, NULL, 0, 0, 1)", [new_device()])
+        sql.execute("INSERT INTO syncing VALUES (1, 'stopped', NULL, NULL)")
         sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     sql.execute(f"PRAGMA user_version = {number}")

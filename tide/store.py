@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tide import documents, outbox, recovery, schema
+from tide import documents, log, outbox, recovery, schema
+from tide.change import Committed, What
 from tide.codec import loads
 from tide.database import Database
 from tide.errors import NotFoundError, StoreCorruptError
-from tide.feed import Committed, Feed
+from tide.feed import Feed
 from tide.ids import new_incarnation
 from tide.limits import encode_document
 from tide.protocol import Op
@@ -25,6 +27,8 @@ from tide.stamp import Clock
 __all__ = ["Delete", "Merge", "Put", "Store", "StoreTransaction", "Write"]
 
 T = TypeVar("T")
+
+_PRUNE = 1000  # changes between two looks at whether the log is too long
 
 
 class Put(NamedTuple):
@@ -53,28 +57,65 @@ class Delete(NamedTuple):
 Write = Put | Merge | Delete
 
 
+class Told:
+    """Up to which change the watchers of this store were told; used on the database thread.
+
+    Attributes:
+        lsn: of the newest change that they were, or are about to be, told of; None before the
+            store's first transaction.
+    """
+
+    def __init__(self) -> None:
+        self.lsn: int | None = None
+
+    def others(self, sql: sqlite3.Connection, now: int) -> list[Committed]:
+        """What others committed since, up to the lsn *now*."""
+        return [] if self.lsn in (None, now) else log.since(sql, self.lsn, now)
+
+
 class StoreTransaction:
     """What the works of one write transaction share.
+
+    It begins with what others committed to the file since the last one, so that watchers are told
+    of everything in commit order.
 
     Attributes:
         sql: the connection, inside the transaction.
         clock: the node's clock, as new as the file's.
         resync: whether a horizon reset is under way, see `tide.merge`.
+        lsn: of the newest change.
         changes: what to tell watchers once it is committed.
     """
 
-    def __init__(self, sql: sqlite3.Connection, clock: Clock) -> None:
+    def __init__(self, sql: sqlite3.Connection, clock: Clock, told: Told) -> None:
         self.sql = sql
         self.clock = clock
-        self.changes: list[Committed] = []
+        self._told = told
         # Read anew each time: other processes may have written to this file.
-        self._stored, self.resync = sql.execute("SELECT clock, resync FROM node").fetchone()
+        self._stored, self.resync, self.lsn = sql.execute(
+            "SELECT clock, resync, lsn FROM node"
+        ).fetchone()
         clock.observe(self._stored)
+        self._began = self.lsn
+        self.changes = told.others(sql, self.lsn)
+        self._foreign = len(self.changes)
+
+    def tell(self, what: What, key: tuple[str, str], doc: str | None) -> None:
+        """Let watchers, in all processes, know of a change once it is committed."""
+        self.lsn += 1
+        self.changes.append(Committed(self.lsn, what, *key, doc))
 
     def finish(self) -> None:
-        """Write the clock, if it moved."""
-        if self.clock.counter != self._stored:
-            self.sql.execute("UPDATE node SET clock = ?", [self.clock.counter])
+        """Write the clock and the log, if they moved."""
+        if (self.clock.counter, self.lsn) != (self._stored, self._began):
+            self.sql.execute("UPDATE node SET clock = ?, lsn = ?", (self.clock.counter, self.lsn))
+        log.append(self.sql, self.changes[self._foreign :])
+        if self._began // _PRUNE != self.lsn // _PRUNE:
+            log.prune(self.sql, self.lsn)
+
+    def committed(self) -> None:
+        """Take note that all up to here will be told."""
+        self._told.lsn = self.lsn
 
     def write(self, writes: Sequence[Write]) -> list[Any]:
         """Do local *writes*, each of another document.
@@ -96,12 +137,17 @@ class StoreTransaction:
             if result is not False:  # deleting what does not exist changes nothing
                 stamp = self.clock.tick(stored.stamp.counter if stored else 0)
                 ops.append(Op(write.collection, write.id, text, stamp))
+        self.store(ops)
+        for op in ops:
+            self.tell("local", op.key, op.doc)
+        return results
+
+    def store(self, ops: Sequence[Op]) -> None:
+        """Store *ops* of this node, and let them wait for the server."""
         documents.write(self.sql, ops)
-        outbox.add(self.sql, ops)
+        outbox.add(self.sql, ops, self.lsn + 1, time.time())
         if self.resync:
             documents.seen(self.sql, [op.key for op in ops])
-        self.changes += [Committed("local", op.collection, op.id, op.doc) for op in ops]
-        return results
 
 
 def _outcome(write: Write, stored: str | None) -> tuple[str | None, Any]:
@@ -125,15 +171,14 @@ class Store:
         path: the file.
         feed: who watches.
         recovered: what became of a damaged file that was found in its place, else None.
-        written: set by each local write, for who pushes them.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.feed = Feed()
+        self.feed = Feed(self.catch_up)
         self.recovered: recovery.Recovered | None = None
-        self.written = asyncio.Event()
         self._clock = Clock("")
+        self._told = Told()
 
     @classmethod
     async def open(cls, path: Path, durability: str) -> Store:
@@ -148,7 +193,7 @@ class Store:
         except StoreCorruptError as error:
             recovered = await asyncio.to_thread(recovery.set_aside, path, error)
             await store._open(durability)
-            await store.write(lambda tx: recovery.restore(tx.sql, tx.clock, recovered))
+            await store.write(lambda tx: _restore(tx, recovered))
             store.recovered = recovered
         return store
 
@@ -158,19 +203,14 @@ class Store:
             durability=durability,
             check=recovery.check,
             migrate=schema.migrate,
-            begin=lambda sql: StoreTransaction(sql, self._clock),
-            committed=self._committed,
+            begin=lambda sql: StoreTransaction(sql, self._clock, self._told),
+            committed=lambda tx: self.feed.publish(tx.changes),
         )
         try:
             self._clock.node_id = await self.write(_begin_incarnation)
         except BaseException:
             await self._database.close()
             raise
-
-    def _committed(self, tx: StoreTransaction) -> None:
-        self.feed.publish(tx.changes)
-        if any(change.source == "local" for change in tx.changes):
-            self.written.set()
 
     @property
     def node_id(self) -> str:
@@ -185,19 +225,34 @@ class Store:
         """Run *work* on a snapshot, beside whatever is being written."""
         return self._database.read(work)
 
+    async def catch_up(self) -> None:
+        """Let watchers know of what others committed to the file, if they did."""
+        if await self._database.changed_elsewhere():
+            await self.write(lambda _: None)  # each transaction begins with that
+
     async def close(self) -> None:
         """Finish what waits, end the watchers, and close the file. Idempotent."""
+        await self.feed.stop()
         try:
             await self.write(_end_incarnation)
         finally:
             await self._database.close()
-            self.feed.close()
+            self.feed.end()
 
 
 def _begin_incarnation(tx: StoreTransaction) -> str:
     (device,) = tx.sql.execute("SELECT device FROM node").fetchone()
     tx.sql.execute("UPDATE node SET clean = 0")
     return new_incarnation(device)
+
+
+def _restore(tx: StoreTransaction, recovered: recovery.Recovered) -> None:
+    """Put the saved ops into the new store, with the stamps they had."""
+    tx.store(recovered.pending)
+    for op in recovered.pending:
+        tx.clock.observe(op.stamp.counter)
+    for op, code, detail in recovered.rejected:
+        outbox.reject(tx.sql, op, code, detail)
 
 
 def _end_incarnation(tx: StoreTransaction) -> None:
