@@ -10,15 +10,16 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Input, OptionList
+from textual.widgets import Footer, Input, OptionList
 from textual.widgets.option_list import Option
 
 from demos.todo import MAX_TEXT, Todo
 
-__all__ = ["EditScreen", "NewTodo", "TodoView"]
+__all__ = ["EditScreen", "Keys", "NewTodo", "TodoView"]
 
 BOX = 3  # columns that the box in front of a todo takes
 DOUBLE = 2  # clicks
+UNFOCUSED = "Press a to add a todo"
 
 
 class TodoView(OptionList):
@@ -125,11 +126,19 @@ class NewTodo(Input):
 
     def __init__(self) -> None:
         super().__init__(
-            placeholder="What needs doing?",
+            placeholder=UNFOCUSED,
             max_length=MAX_TEXT,
             select_on_focus=False,  # coming back must not select, and so endanger, what is typed
             id="new",
         )
+
+    def on_focus(self) -> None:
+        """Ask."""
+        self.placeholder = "What needs doing?"
+
+    def on_blur(self) -> None:
+        """Say how to come back."""
+        self.placeholder = UNFOCUSED
 
     async def on_key(self, event: events.Key) -> None:
         """Take Enter in its turn: a binding would be run after what is typed right behind it."""
@@ -142,6 +151,15 @@ class NewTodo(Input):
         """Hand over the text, and be ready for the next one at once."""
         await super().action_submit()
         self.clear()
+
+
+class Keys(Footer):
+    """What the keys do; in rows of four where the app's CSS makes it a grid."""
+
+    def compose(self) -> ComposeResult:
+        """The keys that count where the focus is."""
+        yield from super().compose()
+        self.styles.grid_size_columns = 4
 
 
 class EditScreen(ModalScreen[str | None]):

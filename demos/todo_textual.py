@@ -13,12 +13,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.reactive import reactive
-from textual.widgets import Footer, Header, Input, Static, Tab, Tabs
+from textual.widgets import Header, Input, Static, Tab, Tabs
 from textual.worker import Worker
 
 from demos.launch import Launch, launched
 from demos.syncing import Syncing
-from demos.textual_widgets import EditScreen, NewTodo, TodoView
+from demos.textual_widgets import EditScreen, Keys, NewTodo, TodoView
 from demos.todo import Filter, TodoList
 from tide import NotFoundError, OfflineError, Tide, TideError
 
@@ -28,17 +28,12 @@ T = TypeVar("T")
 
 TICK = 0.25  # seconds between two looks at the state of syncing
 
-FILTER = Binding.Group("Filter", compact=True)
-
 HINTS = {
-    Filter.ALL: (
-        "Nothing to do yet.\n\n"
-        "Press a, type what needs doing, and press Enter.\n"
-        "Then start the demo in a second terminal: what you do in one shows in both."
-    ),
+    Filter.ALL: "Nothing to do yet.\n\nPress a, type what needs doing, and press Enter.",
     Filter.OPEN: "Nothing is open: all is done.",
     Filter.DONE: "Nothing is done yet.",
 }
+SECOND = "\nThen start the demo in a second terminal: what you do in one shows in both."
 
 
 class TodoApp(App[None]):
@@ -57,19 +52,29 @@ class TodoApp(App[None]):
     TodoView:focus { border: none; background-tint: 0%; }
     #status { height: 1; padding: 0 2; background: $panel; }
     #sync { width: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
-    #pending { width: auto; }
+    #pending { width: auto; margin-left: 2; }
+    .-short Header { display: none; }
+    .-short NewTodo, .-short NewTodo:focus { border: none; padding: 0 1; height: 1; }
+    .-narrow Keys { layout: grid; grid-columns: auto; grid-gutter: 0 1; height: 2; }
+    .-narrow FooterKey .footer-key--key { padding: 0; }
+    .-narrow FooterKey .footer-key--description { padding: 0 0 0 1; }
     """
+    # The classes above, by the smallest size that has them.
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (80, "-wide")]  # noqa: RUF012 - as Textual types it
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (16, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("1", "filter('ALL')", "All", group=FILTER),
-        Binding("2", "filter('OPEN')", "Open", group=FILTER),
-        Binding("3", "filter('DONE')", "Done", group=FILTER),
+        Binding("1", "filter('ALL')", "Filter", key_display="123"),
+        Binding("2", "filter('OPEN')", show=False),
+        Binding("3", "filter('DONE')", show=False),
         Binding("c", "clear_done", "Clear"),
-        Binding("o", "offline", "Offline"),
+        Binding("o", "go_offline", "Offline"),
+        Binding("o", "go_online", "Online"),
         Binding("q", "quit", "Quit"),
         Binding("ctrl+q,ctrl+c", "quit", "Quit", show=False, priority=True),
     ]
 
     which: reactive[Filter] = reactive(Filter.ALL, init=False)
+    syncing: reactive[bool] = reactive(False, bindings=True)
 
     def __init__(self, tide: Tide, launch: Launch) -> None:
         super().__init__()
@@ -94,7 +99,7 @@ class TodoApp(App[None]):
         yield self._tabs
         yield self._view
         yield Horizontal(self._sync_line, self._pending_line, id="status")
-        yield Footer()
+        yield Keys()
 
     def on_mount(self) -> None:
         """Show what the file holds at once, and sync beside that."""
@@ -120,13 +125,18 @@ class TodoApp(App[None]):
 
     async def _draw(self) -> None:
         self._draw_is_due = False
-        self._view.show(self._todos.shown(self.which), HINTS[self.which])
+        self._view.show(self._todos.shown(self.which), self._hint())
         for tab in self._tabs.query(Tab):
             which = Filter[str(tab.id)]
             tab.label = Content(f"{which.value} {self._todos.count(which)}")
         await self._show_status()
 
+    def _hint(self) -> str:
+        alone = self._launch.endpoint is None or self.which is not Filter.ALL
+        return HINTS[self.which] + ("" if alone else SECOND)
+
     async def _show_status(self) -> None:
+        self.syncing = self._syncing.active
         self._sync_line.update(self._sync_text())
         try:
             pending = await self._tide.pending()
@@ -142,10 +152,14 @@ class TodoApp(App[None]):
 
     def _sync_text(self) -> Content:
         if self._launch.endpoint is None:
-            return Content("○ on this machine only")
+            return Content("○ offline  kept in this file only")
         if self._syncing.online:
-            return Content.assemble(("● online", "$text-success"), f"  {self._launch.endpoint}")
+            return Content.assemble(("● online", "$text-success"), f"  {self._where()}")
         return Content.assemble(("○ offline", "$text-warning"), f"  {self._why_offline()}")
+
+    def _where(self) -> str:
+        serves = self._launch.server is not None and self._launch.server.running
+        return f"{'serving' if serves else 'with'} {self._launch.endpoint}"
 
     def _why_offline(self) -> str:
         error = self._syncing.error
@@ -209,16 +223,21 @@ class TodoApp(App[None]):
         self._tabs.active = self.which.name
         self._draw_soon()
 
-    def action_offline(self) -> None:
-        """Stop syncing, or start again."""
-        if self._syncing.active and self._sync_worker is not None:
+    def action_go_offline(self) -> None:
+        """Stop syncing."""
+        if self._sync_worker is not None:
             self._sync_worker.cancel()
-        else:
+
+    def action_go_online(self) -> None:
+        """Sync again."""
+        if self._sync_worker is None or self._sync_worker.is_finished:
             self._sync_worker = self._sync()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
-        """Without a server there is no going offline."""
-        return action != "offline" or self._launch.endpoint is not None
+        """One key goes offline and online; without a server there is neither."""
+        if action in ("go_offline", "go_online"):
+            return self._launch.endpoint is not None and self.syncing is (action == "go_offline")
+        return True
 
     async def _written(self, write: Awaitable[T]) -> T | None:
         """Wait for a write; where it fails, say so and go on."""
@@ -237,6 +256,9 @@ class TodoApp(App[None]):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo with the command line *argv*; the exit code."""
     with launched("textual", sys.argv[1:] if argv is None else argv) as launch:
+        if not sys.stdin.isatty():
+            print("this demo needs a terminal to read keys from", file=sys.stderr)
+            return 1
         try:
             return asyncio.run(_run(launch))
         except TideError as error:

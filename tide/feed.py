@@ -60,8 +60,9 @@ class Watcher:
             if self._waiting:
                 return self._waiting.popleft().read()
             if self._latest:
-                return self._latest.pop(next(iter(self._latest))).read()
-            self._latest = None
+                change = self._latest.pop(next(iter(self._latest)))
+                self._latest = self._latest or None  # caught up: every step counts again
+                return change.read()
             if self._closed:
                 raise StopAsyncIteration
             if self._wake is not None:

@@ -1,5 +1,6 @@
 """The Textual demo, driven by its keys and the mouse, with a real file and a real server."""
 
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -10,11 +11,13 @@ import anyio
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Static, Tab, Tabs
+from textual.widgets._footer import FooterKey
 
 from demos.launch import Launch
 from demos.server import EmbeddedServer
 from demos.textual_widgets import EditScreen, NewTodo, TodoView
 from demos.todo_textual import TodoApp, main
+from tests.support import free_port
 from tide import Collection, Tide
 from tide.server import Write, create_app
 
@@ -47,6 +50,11 @@ class Demo:
 
     def status(self, id_: str) -> str:
         return str(self.app.query_one(f"#{id_}", Static).content)
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The footer."""
+        return {key.key_display: key.description for key in self.app.query(FooterKey)}
 
     async def until(self, holds: Callable[[], bool]) -> None:
         with anyio.fail_after(30):
@@ -101,6 +109,15 @@ async def test_an_empty_list_says_how_to_begin(demo: Demo) -> None:
     assert "Press a" in demo.lines[0]
     await demo.press("e", "space", "d", "enter", "c")  # with nothing there, they do nothing
     assert "Press a" in demo.lines[0]
+
+
+async def test_an_empty_list_tells_of_a_second_terminal_only_where_that_would_show_something(
+    start: Start, server: EmbeddedServer
+) -> None:
+    async with start() as alone:
+        assert "second terminal" not in alone.lines[0]
+    async with start(server.endpoint) as demo:
+        assert "second terminal" in demo.lines[0]
 
 
 async def test_adds_and_keeps_typing(demo: Demo) -> None:
@@ -241,16 +258,49 @@ async def test_nodes_converge_through_a_server_that_comes_and_goes(
         assert await theirs.all() == await demo.todos.all()
 
 
-async def test_goes_offline_and_online_by_a_key(start: Start, server: EmbeddedServer) -> None:
+async def test_goes_offline_and_online_by_a_key_that_says_which(
+    start: Start, server: EmbeddedServer
+) -> None:
     async with start(server.endpoint) as demo:
-        await demo.until(lambda: "online" in demo.status("sync"))
+        await demo.until(lambda: demo.status("sync") == f"● online  with {server.endpoint}")
+        await demo.until(lambda: demo.keys.get("o") == "Offline")
         await demo.press("o")
         await demo.until(lambda: "press o" in demo.status("sync"))
+        await demo.until(lambda: demo.keys.get("o") == "Online")
         await demo.add("bread")
         await demo.until(lambda: demo.status("pending") == "1 change to send")
         await demo.press("o")
         await demo.until(lambda: demo.status("pending") == "all sent")
         assert demo.status("sync").startswith("● online")
+
+
+async def test_a_key_that_is_pressed_twice_acts_once(start: Start, server: EmbeddedServer) -> None:
+    async with start(server.endpoint) as demo:
+        for _ in range(3):
+            await demo.until(lambda: "online" in demo.status("sync"))
+            demo.app.action_go_offline()
+            demo.app.action_go_offline()
+            await demo.until(lambda: "press o" in demo.status("sync"))
+            demo.app.action_go_online()
+            demo.app.action_go_online()
+        await demo.until(lambda: "online" in demo.status("sync"))
+
+
+async def test_without_a_server_it_says_so_and_has_no_key_for_it(demo: Demo) -> None:
+    assert demo.status("sync") == "○ offline  kept in this file only"
+    assert demo.status("pending") == ""
+    assert "o" not in demo.keys
+
+
+async def test_says_when_it_is_the_one_that_serves(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path / "server.db", free_port())
+    db = tmp_path / "todos.db"
+    async with Tide(db, server.endpoint, durability="relaxed") as tide:
+        app = Recorded(tide, Launch(db, server.endpoint, server))
+        async with app.run_test() as pilot:
+            demo = Demo(app, pilot, tide)
+            await demo.until(lambda: demo.status("sync") == f"● online  serving {server.endpoint}")
+    server.stop()
 
 
 async def test_what_the_server_refuses_is_told_once(
@@ -289,6 +339,22 @@ async def test_fits_any_terminal(start: Start, size: tuple[int, int]) -> None:
         assert demo.app.query_one("#status").region.bottom < size[1]
 
 
+@pytest.mark.parametrize("size", [(40, 12), (79, 24), (80, 24), (200, 50)])
+async def test_all_keys_can_be_seen(
+    start: Start, server: EmbeddedServer, size: tuple[int, int]
+) -> None:
+    async with start(server.endpoint, size=size) as demo:
+        await demo.until(lambda: list(demo.keys) == ["a", "e", "space", "d", "123", "c", "o", "q"])
+        await demo.until(lambda: all(key.region for key in demo.app.query(FooterKey)))
+        for key in demo.app.query(FooterKey):
+            assert demo.app.screen.region.contains_region(key.region)
+
+
+async def test_a_small_terminal_leaves_half_of_it_to_the_todos(start: Start) -> None:
+    async with start(size=(40, 12)) as demo:
+        assert demo.view.region.height == 6
+
+
 async def test_quits_by_q_and_at_any_time_by_control_c(start: Start) -> None:
     async with start() as demo:
         await demo.press("q")
@@ -302,10 +368,19 @@ async def test_quits_by_q_and_at_any_time_by_control_c(start: Start) -> None:
 
 
 def test_a_file_that_is_no_store_is_an_error_in_words(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     file = tmp_path / "notes.txt"
     file.write_text("mine")
     assert main(["--offline", "--db", str(file)]) == 1
     assert "is not a tide store" in capsys.readouterr().err
     assert file.read_text() == "mine"
+
+
+def test_without_a_terminal_it_says_that_it_needs_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
+    assert main(["--offline", "--db", str(tmp_path / "todos.db")]) == 1
+    assert "needs a terminal" in capsys.readouterr().err

@@ -29,5 +29,5 @@ class Transport(ABC):
         """
 
     async def aclose(self) -> None:
-        """Let go of connections; called once, when the Tide closes."""
+        """Let go of connections. Called when the Tide closes, which may be opened again."""
         return

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import httpx
 
-from tide.errors import EndpointError, OfflineError, ProtocolError
+from tide.errors import EndpointError, OfflineError, ProtocolError, SyncError
 from tide.transports.base import Answer, Transport
 
 __all__ = ["HttpTransport"]
@@ -22,6 +22,11 @@ MAX_INFLATED = 64 << 20
 
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0, pool=5.0)  # seconds
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+# Says no more, since what httpx says of it shows the header, which may be secret.
+_BAD_HEADERS = (
+    "HTTP can't carry what headers= gives: names and values are ASCII text, without line breaks or "
+    "spaces around them"
+)
 
 
 class HttpTransport(Transport):
@@ -36,6 +41,7 @@ class HttpTransport(Transport):
 
     def __init__(self, endpoint: str) -> None:
         self._url = _parse(endpoint)
+        self._shown = self._url.copy_with(userinfo=b"", query=None)  # without what is secret
         # Compressing pays on a network, and costs on this machine.
         self._encodings = "identity" if self._url.host in _LOOPBACK else "gzip"
         self._client: httpx.AsyncClient | None = None
@@ -43,19 +49,19 @@ class HttpTransport(Transport):
     async def exchange(self, body: bytes, headers: Mapping[str, str]) -> Answer:
         """See `Transport.exchange`."""
         client = await self._connected()
-        fixed = {"content-type": "application/json", "accept-encoding": self._encodings}
+        sent = self._all_headers(body, headers)
         try:
-            async with client.stream(
-                "POST", self._url, content=body, headers={**headers, **fixed}
-            ) as response:
+            async with client.stream("POST", self._url, content=body, headers=sent) as response:
                 return Answer(
                     response.status_code,
                     await _read(response),
                     {name.lower(): value for name, value in response.headers.items()},
                 )
+        except httpx.LocalProtocolError:
+            raise SyncError(_BAD_HEADERS) from None
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise OfflineError(f"no answer from {self._url}: {reason}") from error
+            raise OfflineError(f"no answer from {self._shown}: {reason}") from error
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
@@ -63,11 +69,22 @@ class HttpTransport(Transport):
             await self._client.aclose()
             self._client = None
 
+    def _all_headers(self, body: bytes, headers: Mapping[str, str]) -> httpx.Headers:
+        """The *headers* to send with *body*; in which our own take the place of any others."""
+        try:
+            sent = httpx.Headers(headers)
+        except (AttributeError, TypeError, UnicodeError):
+            raise SyncError(_BAD_HEADERS) from None
+        sent["content-type"] = "application/json"
+        sent["content-length"] = str(len(body))
+        sent["accept-encoding"] = self._encodings
+        return sent
+
     async def _connected(self) -> httpx.AsyncClient:
-        if self._client is None:
-            verify: ssl.SSLContext | bool = False
-            if self._url.scheme == "https":  # reading all certificates takes tens of milliseconds
-                verify = await asyncio.to_thread(_ssl_context)
+        verify: ssl.SSLContext | bool = False
+        if self._client is None and self._url.scheme == "https":
+            verify = await asyncio.to_thread(_ssl_context)  # reads files for tens of milliseconds
+        if self._client is None:  # still: another exchange may have been here meanwhile
             self._client = httpx.AsyncClient(timeout=_TIMEOUT, verify=verify)
         return self._client
 
@@ -75,9 +92,12 @@ class HttpTransport(Transport):
 def _parse(endpoint: str) -> httpx.URL:
     try:
         url = httpx.URL(endpoint)
-    except (httpx.InvalidURL, TypeError) as error:
+        host = url.host
+        url.raw_host.decode().encode("idna")  # as looking it up will do: no empty or long labels
+    except (httpx.InvalidURL, TypeError, ValueError) as error:
         raise EndpointError(f"{endpoint!r} is no URL: {error}") from None
-    if url.scheme not in ("http", "https") or not url.host:
+    port = 1 if url.port is None else url.port
+    if url.scheme not in ("http", "https") or not host or not 0 < port < 65536:
         raise EndpointError(f"{endpoint!r} is no endpoint; it looks like https://example.com/sync")
     return url
 
@@ -88,6 +108,16 @@ def _ssl_context() -> ssl.SSLContext:
 
 
 async def _read(response: httpx.Response) -> bytes:
+    """The body of *response*; empty if it can't be read and the status says enough."""
+    try:
+        return await _read_whole(response)
+    except SyncError:
+        if response.status_code == 200:
+            raise
+        return b""
+
+
+async def _read_whole(response: httpx.Response) -> bytes:
     """The whole body of *response*, inflated, within bounds that hold while it is read."""
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("identity", ""):
