@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tide import documents
 from tide.batch import Batch, current_batch
 from tide.codec import loads
-from tide.errors import NotFoundError
+from tide.errors import NotFoundError, UsageError
 from tide.feed import Watcher
 from tide.ids import new_id
 from tide.limits import check_collection, check_id, encode_document
+from tide.live import LiveQuery
+from tide.picture import Picture
 from tide.session import Session
 from tide.store import Delete, Merge, Put
 
@@ -137,6 +140,35 @@ class Collection:
         """
         store = self._session.use()
         return store.feed.watch(self.name, None if id_ is None else check_id(id_))
+
+    def live(
+        self,
+        *,
+        where: Callable[[dict[str, Any]], Any] | None = None,
+        key: Callable[[dict[str, Any]], Any] | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> LiveQuery:
+        """A picture of this collection in memory that stays current: ordered, filtered.
+
+        >>> async with todos.live(where=lambda doc: not doc["done"], limit=10) as open_todos:
+        ...     print(open_todos.items)
+
+        Args:
+            where: whether a document, which it must not change, is in the picture; None: all are.
+            key: what to sort by, made of a document; None: the id. A field that is missing here
+                and there is fine: ``key=lambda doc: doc.get("due")`` puts None first.
+            reverse: whether the greatest comes first.
+            limit: how many documents the picture shows at most; None: all.
+
+        Raises:
+            UsageError: *limit* is not a positive whole number.
+        """
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise UsageError(f"limit must be a positive whole number or None, not {limit!r}")
+        self._session.use()
+        picture = Picture(where, key, reverse=reverse, limit=limit)
+        return LiveQuery(self._session, self.name, picture)
 
     async def _update_in(self, batch: Batch, write: Merge) -> dict[str, Any]:
         doc = await self.get(write.id)

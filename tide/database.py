@@ -11,21 +11,16 @@ import asyncio
 import contextlib
 import functools
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import aiosqlite
 
-from tide.errors import (
-    NotOpenError,
-    StoreBusyError,
-    StoreCorruptError,
-    StoreError,
-    StoreFullError,
-)
+from tide.errors import NotOpenError
+from tide.sqlite_errors import store_errors
 
-__all__ = ["Database", "Transaction", "store_errors"]
+__all__ = ["Database", "Transaction"]
 
 BUSY_TIMEOUT = 30.0
 """How long a write waits for another process to finish its own, in seconds."""
@@ -287,28 +282,3 @@ def _prepare(
 ) -> None:
     with store_errors(path):
         prepare(connection._conn)  # noqa: SLF001 - see _submit
-
-
-@contextlib.contextmanager
-def store_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite says of the file at *path* into tide's own errors; bugs stay as they are."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        text = str(error)
-        for part, kind, remedy in _ERRORS:
-            if part in text:
-                raise kind(f"{path}: {text}; {remedy}") from error
-        if isinstance(error, sqlite3.OperationalError):
-            raise StoreError(f"{path}: {text}") from error
-        raise
-
-
-_ERRORS: tuple[tuple[str, type[StoreError], str], ...] = (
-    ("locked", StoreBusyError, "another process keeps it locked; try again when it is done"),
-    ("full", StoreFullError, "nothing was written; free some space and try again"),
-    ("malformed", StoreCorruptError, "open it again: it is set aside and what can be is saved"),
-    ("not a database", StoreCorruptError, "open it again: it is set aside"),
-    ("unable to open", StoreError, "does its directory exist, and may you write there?"),
-    ("readonly", StoreError, "tide needs to write to it and to its directory"),
-)

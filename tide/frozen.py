@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 __all__ = ["FrozenDict", "FrozenList", "freeze", "thaw"]
 
 
-def _refuse(self: object, *args: object, **kwargs: object) -> NoReturn:
+def _refuse(*_: object, **__: object) -> NoReturn:
     raise TypeError(
         "this is a shared document of a LiveQuery, which can't be changed in place; "
         "use put() or update() of the collection, or change a copy: doc.copy()"
@@ -18,8 +18,8 @@ class FrozenDict(dict[str, Any]):
     """A dict that can't be changed; ``copy()`` gives a plain one, changeable to its depth."""
 
     __slots__ = ()
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
-    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
     def copy(self) -> dict[str, Any]:
         """A copy of your own, in plain dicts and lists."""
@@ -40,9 +40,9 @@ class FrozenList(list[Any]):
     """A list that can't be changed; ``copy()`` gives a plain one, changeable to its depth."""
 
     __slots__ = ()
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse  # type: ignore[assignment]
-    append = clear = extend = insert = _refuse  # type: ignore[assignment]
-    pop = remove = reverse = sort = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = clear = extend = insert = _refuse
+    pop = remove = reverse = sort = _refuse
 
     def copy(self) -> list[Any]:
         """A copy of your own, in plain dicts and lists."""

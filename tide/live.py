@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Literal
@@ -18,19 +17,19 @@ from tide.codec import loads
 from tide.errors import UsageError
 from tide.frozen import FrozenDict, freeze
 from tide.picture import Diff, Document, Picture, Placed
+from tide.readers import LiveReader, Subscription
 from tide.session import Session
 
-__all__ = ["LiveQuery", "LiveReader", "Subscription"]
+__all__ = ["LiveQuery"]
 
 FRAME = 1 / 60
 """Seconds between two steps while changes keep coming."""
 
-MAX_DIFFS = 100
-"""How many diffs wait for a slow reader before it gets the whole picture instead."""
-
 
 class LiveQuery:
-    """The documents of a collection that match, in order, always current. Made by `Collection.live`.
+    """The documents of a collection that match, in order, always current.
+
+    Made by `Collection.live`.
 
     >>> async with todos.live(where=lambda doc: not doc["done"]) as open_todos:
     ...     print(open_todos.items)
@@ -51,7 +50,7 @@ class LiveQuery:
         self._items: FrozenDict | None = None
         self._waiting: list[Committed] = []
         self._loading: asyncio.Future[None] | None = None
-        self._ready = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # once the picture is there
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._stepped = 0.0  # when, by the loop's clock
@@ -77,7 +76,9 @@ class LiveQuery:
         """Each step from now on, for one reader; first of all the whole picture."""
         if self._loading is None:
             raise UsageError("the query was not started; use `async with collection.live() as …`")
-        return LiveReader(self)
+        reader = LiveReader(self, self.whole, ended=self._closed)
+        self._readers.add(reader)
+        return reader
 
     @property
     def items(self) -> dict[str, Document]:
@@ -98,7 +99,7 @@ class LiveQuery:
     @property
     def state(self) -> Literal["loading", "empty", "ready"]:
         """``"loading"`` until the picture is there; then ``"empty"`` or ``"ready"``."""
-        if not self._ready:
+        if self._loop is None:
             return "loading"
         self._step()
         return "ready" if len(self._picture) else "empty"
@@ -130,7 +131,7 @@ class LiveQuery:
         It ends with `Subscription.close`, with the query, and when its owner goes away: the object
         whose method *callback* is, or else *owner*, which are held weakly.
         """
-        subscription = Subscription(self, callback, owner)
+        subscription = Subscription(callback, owner, self)
         self._subscriptions.append(subscription)
         return subscription
 
@@ -153,12 +154,11 @@ class LiveQuery:
     def tell(self, changes: Sequence[Committed]) -> None:
         """Take note of committed *changes*; called by the feed."""
         self._waiting.extend(changes)
-        if not self._ready or self._timer is not None:
+        if self._loop is None or self._timer is not None:
             return
-        loop = asyncio.get_running_loop()
-        rest = self._stepped + FRAME - loop.time()
+        rest = self._stepped + FRAME - self._loop.time()
         if rest > 0:
-            self._timer = loop.call_later(rest, self._step)
+            self._timer = self._loop.call_later(rest, self._step)
         else:
             self._step()
 
@@ -182,15 +182,17 @@ class LiveQuery:
         lsn, docs, self._pending = await store.read(lambda sql: _read(sql, self._collection))
         self._picture.load(docs)
         self._waiting = [change for change in self._waiting if change.lsn > lsn]
-        self._revision, self._ready = 1, True
+        self._revision, self._loop = 1, asyncio.get_running_loop()
         self._step()
 
     def _step(self) -> None:
         """Take in what waits, and tell who follows."""
-        self._timer = None
-        if not self._ready or not self._waiting:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._loop is None or not self._waiting:
             return
-        self._stepped = asyncio.get_running_loop().time()
+        self._stepped = self._loop.time()
         waiting, self._waiting = self._waiting, []
         changed: dict[str, str | None] = {}
         marked: set[str] = set()
@@ -217,93 +219,9 @@ class LiveQuery:
     def _tell(self, diff: Diff) -> None:
         for reader in list(self._readers):
             reader.tell(diff)
-        self._subscriptions = [one for one in self._subscriptions if not one.closed]
         for subscription in list(self._subscriptions):
             subscription.tell(diff)
-
-
-class LiveReader:
-    """The diffs of one `LiveQuery`, for one reader: ``async for diff in query``."""
-
-    def __init__(self, query: LiveQuery) -> None:
-        self._query = query
-        self._diffs: deque[Diff] = deque()
-        self._behind = True  # it gets the whole picture next
-        self._wake: asyncio.Future[None] | None = None
-        self._ended = query._closed  # noqa: SLF001 - a part of it
-        query._readers.add(self)  # noqa: SLF001
-
-    def __aiter__(self) -> LiveReader:
-        return self
-
-    async def __anext__(self) -> Diff:
-        await self._query
-        while True:
-            if self._behind:
-                self._behind = False
-                self._diffs.clear()
-                return self._query.whole()
-            if self._diffs:
-                return self._diffs.popleft()
-            if self._ended:
-                raise StopAsyncIteration
-            if self._wake is not None:
-                raise RuntimeError("another task reads here; use `async for` anew for each reader")
-            self._wake = asyncio.get_running_loop().create_future()
-            try:
-                await self._wake
-            finally:
-                self._wake = None
-
-    def tell(self, diff: Diff) -> None:
-        """Queue *diff*; a reader that is far behind will get the whole picture instead."""
-        if not self._behind:
-            self._diffs.append(diff)
-            self._behind = len(self._diffs) > MAX_DIFFS
-        self._rouse()
-
-    def end(self) -> None:
-        """Nothing comes after what waits."""
-        self._ended = True
-        self._rouse()
-
-    def _rouse(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
-
-
-class Subscription:
-    """A callback that is called with each step of a `LiveQuery`, until `close`."""
-
-    def __init__(
-        self, query: LiveQuery, callback: Callable[[Diff], object], owner: object | None
-    ) -> None:
-        self.query = query
-        self.closed = False
-        method = getattr(callback, "__self__", None) is not None
-        self._callback: Callable[[], Callable[[Diff], object] | None] = (
-            weakref.WeakMethod(callback) if method else lambda: callback  # type: ignore[arg-type]
-        )
-        if owner is not None:
-            weakref.finalize(owner, self.close).atexit = False
-
-    def tell(self, diff: Diff) -> None:
-        """Call the callback, if its owner is still there."""
-        callback = self._callback()
-        if callback is None:
-            self.close()
-        if callback is None or self.closed:
-            return
-        try:
-            callback(diff)
-        except Exception as error:  # noqa: BLE001 - an app's function, reported as the loop does
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": f"a subscription to a LiveQuery failed: {error!r}", "exception": error}
-            )
-
-    def close(self) -> None:
-        """Call it no more. Idempotent."""
-        self.closed = True
+        self._subscriptions = [one for one in self._subscriptions if not one.closed]
 
 
 def _read(sql: Any, collection: str) -> tuple[int, dict[str, FrozenDict], set[str]]:

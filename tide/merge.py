@@ -150,8 +150,7 @@ def _settle(tx: StoreTransaction, op: Op, result: Result, merged: Merged) -> Mer
     if current is not None and current.key != op.key:
         raise ProtocolError(f"the answer tells of {current.key} where it was asked about {op.key}")
     if result.status == "ok":
-        if outbox.acknowledge(tx.sql, op):
-            tx.tell("acknowledged", op.key, op.doc)
+        _acknowledge(tx, op)
         return merged._replace(pushed=merged.pushed + 1)
     if result.status == "superseded" and current is not None and current.stamp > op.stamp:
         outbox.acknowledge(tx.sql, op)
@@ -167,6 +166,11 @@ def _settle(tx: StoreTransaction, op: Op, result: Result, merged: Merged) -> Mer
         filed = _reject(tx, op, result.code, result.detail, result.current)
         return merged._replace(rejected=merged.rejected + filed)
     return merged
+
+
+def _acknowledge(tx: StoreTransaction, op: Op) -> None:
+    if outbox.acknowledge(tx.sql, op):
+        tx.tell("acknowledged", op.key, op.doc)
 
 
 def _restamp(tx: StoreTransaction, op: Op, result: Result) -> None:

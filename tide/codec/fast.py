@@ -50,6 +50,7 @@ class _Response(Struct):
     receipt: Any = UNSET
     clock: Any = UNSET
     request_id: Any = UNSET
+    since: Any = UNSET
 
 
 _decode = msgspec.json.Decoder().decode

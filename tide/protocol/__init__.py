@@ -3,6 +3,7 @@
 Pure: no I/O, no clock, no loop. Client, server and tests run this same code.
 """
 
+from tide.protocol.events import Event, EventReader, encode_event
 from tide.protocol.messages import (
     DEFAULT_LIMIT,
     VERSION,
@@ -15,19 +16,23 @@ from tide.protocol.messages import (
     ResultStatus,
     encode_op,
 )
-from tide.protocol.parsing import parse_request, parse_response, readable
+from tide.protocol.parsing import parse_page, parse_request, parse_response, readable
 
 __all__ = [
     "DEFAULT_LIMIT",
     "VERSION",
     "BadOp",
+    "Event",
+    "EventReader",
     "Op",
     "Problem",
     "Request",
     "Response",
     "Result",
     "ResultStatus",
+    "encode_event",
     "encode_op",
+    "parse_page",
     "parse_request",
     "parse_response",
     "readable",

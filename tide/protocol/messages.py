@@ -145,6 +145,7 @@ class Response(NamedTuple):
         receipt: (epoch, head) of the answer; the node echoes the newest.
         clock: the highest counter accepted in the space; 0 if not told.
         request_id: the request's, echoed.
+        since: in a live stream, the cursor that the page starts from.
     """
 
     cursor: str
@@ -154,10 +155,13 @@ class Response(NamedTuple):
     receipt: str | None = None
     clock: int = 0
     request_id: str | None = None
+    since: str | None = None
 
     def encode(self) -> bytes:
         """The body of this response."""
         fields = [f'"cursor":{quote(self.cursor)}']
+        if self.since is not None:
+            fields.append(f'"since":{quote(self.since)}')
         if self.has_more:
             fields.append('"has_more":true')
         if self.receipt is not None:

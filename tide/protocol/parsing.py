@@ -26,7 +26,7 @@ from tide.protocol.messages import (
 )
 from tide.stamp import MAX_COUNTER, MAX_WIRE_COUNTER, Stamp, is_counter, is_node_id
 
-__all__ = ["parse_request", "parse_response", "readable"]
+__all__ = ["parse_page", "parse_request", "parse_response", "readable"]
 
 _MAX_OPAQUE = 256  # characters of a cursor or receipt: opaque to nodes, but not unbounded
 _MAX_REQUEST_ID = 64
@@ -73,6 +73,18 @@ def parse_response(body: bytes, request: Request) -> Response:
     Raises:
         ProtocolError: anything at all is not as it must be; nothing of it may be applied.
     """
+    response = parse_page(body)
+    if response.request_id not in (None, request.request_id):
+        raise ProtocolError("the answer belongs to another request (request_id differs)")
+    return response
+
+
+def parse_page(body: bytes) -> Response:
+    """The response in *body*, whatever it answers; so an event of a live stream comes.
+
+    Raises:
+        ProtocolError: anything at all is not as it must be; nothing of it may be applied.
+    """
     try:
         fields = load_response(body)
     except ValueError as error:
@@ -81,13 +93,11 @@ def parse_response(body: bytes, request: Request) -> Response:
     cursor, changes = fields.get("cursor"), fields.get("changes")
     if cursor is None or not _is_opaque(cursor) or changes is None:
         raise ProtocolError("the answer is not a sync response: cursor and changes are missing")
-    if fields.get("request_id", request.request_id) != request.request_id:
-        raise ProtocolError("the answer belongs to another request (request_id differs)")
     clock = fields.get("clock", 0)
     if type(clock) is not int or not 0 <= clock <= MAX_WIRE_COUNTER:
         raise ProtocolError(f"the answer's clock {clock!r} is out of range")
-    if not _is_opaque(fields.get("receipt")):
-        raise ProtocolError("the answer's receipt is not a string")
+    if not _is_opaque(fields.get("receipt")) or not _is_opaque(fields.get("since")):
+        raise ProtocolError("the answer's receipt or since is not a string")
     results = fields.get("results")
     return Response(
         cursor=cursor,
@@ -97,6 +107,7 @@ def parse_response(body: bytes, request: Request) -> Response:
         receipt=fields.get("receipt"),
         clock=clock,
         request_id=fields.get("request_id"),
+        since=fields.get("since"),
     )
 
 

@@ -25,6 +25,7 @@ from tide.errors import RequestError, StoreError
 from tide.protocol import DEFAULT_LIMIT, VERSION, Problem, parse_request
 from tide.server import bodies
 from tide.server.auth import Authenticate, admit
+from tide.server.live import LiveStream, process_is_ending
 from tide.server.service import Access, Service, Validate
 from tide.server.storage.sqlite import SqliteStorage
 
@@ -63,7 +64,12 @@ def create_app(
         tombstone_days: for how many days deletions are remembered. Keep it longer than the age of
             the oldest backup that you would restore.
     """
-    service = Service(SqliteStorage(db_path), validate=validate, tombstone_days=tombstone_days)
+    service = Service(
+        SqliteStorage(db_path),
+        validate=validate,
+        tombstone_days=tombstone_days,
+        ending=process_is_ending,
+    )
     endpoint = _Endpoint(service, authenticate, anonymous=anonymous)
 
     @asynccontextmanager
@@ -134,14 +140,15 @@ class _Endpoint:
         log.write(200, "ok", len(body))
         return await _json(request, body)
 
-    async def info(self, request: Request) -> Response:
-        """``GET``: what this server speaks."""
-        await self._admit(request, _space(request))
-        if "text/event-stream" in request.headers.get("accept", ""):
-            raise RequestError(
-                Problem(406, "not_acceptable", "this server has no live stream: poll with POST")
-            )
-        return await _json(request, dumps(_INFO).encode())
+    async def info(self, request: Request) -> Response | LiveStream:
+        """``GET``: a live stream, or what this server speaks."""
+        space = _space(request)
+        access = await self._admit(request, space)
+        if "text/event-stream" not in request.headers.get("accept", ""):
+            return await _json(request, dumps(_INFO).encode())
+        listener = await self._service.listen(space, access)
+        logger.info("live space=%s who=%r", space, access.who)
+        return LiveStream(self._service.hub, space, listener, access.expires_at)
 
     async def _exchange(self, request: Request, log: _Log) -> bytes:
         access = await self._admit(request, log.space)
@@ -161,7 +168,7 @@ class _Endpoint:
 _INFO = {
     "protocol": "tide",
     "versions": [VERSION],
-    "features": ["results", "gzip"],
+    "features": ["results", "gzip", "live"],
     "limits": {
         "max_ops": limits.MAX_OPS,
         "max_body_bytes": limits.MAX_BODY,
@@ -207,11 +214,11 @@ async def _json(request: Request, body: bytes) -> Response:
 
 
 def _guarded(
-    handle: Callable[[Request], Awaitable[Response]],
-) -> Callable[[Request], Awaitable[Response]]:
+    handle: Callable[[Request], Awaitable[Response | LiveStream]],
+) -> Callable[[Request], Awaitable[Response | LiveStream]]:
     """*handle*, with every failure turned into a problem that gives nothing away."""
 
-    async def guarded(request: Request) -> Response:
+    async def guarded(request: Request) -> Response | LiveStream:
         try:
             return await handle(request)
         except RequestError as error:

@@ -13,12 +13,14 @@ from tide import limits
 from tide.codec import loads
 from tide.errors import RequestError
 from tide.protocol import BadOp, Op, Problem, Request, Response, Result, parse_request
+from tide.server.hub import Hub, Listener
 from tide.server.rules import judge
 from tide.server.storage.base import Space, Storage
 
 __all__ = ["Access", "Service", "Write"]
 
 DAY = 86400.0
+LIVE_CHANGES, LIVE_BYTES = 500, 1 << 18  # in one event of a live stream; for more, nodes pull
 _POSITION = re.compile(r"([0-9a-f]{1,64}):([0-9]{1,18})(?::([0-9]{1,18}))?")
 
 
@@ -30,11 +32,13 @@ class Access:
         who: a name for logs and for *validate*; not a secret.
         read: whether they get the space's documents.
         write: whether their ops are accepted.
+        expires_at: when the credentials end, Unix seconds; None: never. A live stream ends then.
     """
 
     who: str
     read: bool = True
     write: bool = True
+    expires_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,10 @@ class Service:
         validate: refuses single writes, see `Validate`; called outside of any transaction.
         tombstone_days: for how many days deletions are remembered.
         now: the time, Unix seconds; only the age of tombstones is measured with it.
+        ending: whether the process was asked to stop, so that live streams have to end.
+
+    Attributes:
+        hub: the live streams.
     """
 
     def __init__(
@@ -106,7 +114,9 @@ class Service:
         validate: Validate | None = None,
         tombstone_days: float = 90.0,
         now: Callable[[], float] = time.time,
+        ending: Callable[[], bool] = lambda: False,
     ) -> None:
+        self.hub = Hub(self._page_after, ending)
         self._storage = storage
         self._validate = validate
         self._keep = tombstone_days * DAY
@@ -118,7 +128,8 @@ class Service:
         await self._storage.open()
 
     async def aclose(self) -> None:
-        """Close the storage. Idempotent."""
+        """End the live streams, and close the storage. Idempotent."""
+        self.hub.close()
         await self._storage.aclose()
 
     async def exchange(self, space: str, body: bytes, access: Access) -> bytes:
@@ -146,7 +157,23 @@ class Service:
             self._tidied[space] = now
         if isinstance(answer, Problem):
             raise RequestError(answer)
+        if request.ops:
+            self.hub.poke(space)
         return answer
+
+    async def listen(self, space: str, access: Access) -> Listener:
+        """A live stream of *space*.
+
+        Raises:
+            RequestError: the caller may not read there.
+            StoreError: the database failed.
+        """
+        if not access.read:
+            raise RequestError(Problem(403, "forbidden", "you may not read this space"))
+        return await self.hub.join(space)
+
+    async def _page_after(self, space: str, cursor: str | None) -> Response:
+        return await self._storage.run(space, lambda stored: _live_page(stored, cursor))
 
     def _refusals(self, space: str, request: Request, access: Access) -> list[BadOp | None]:
         """For each op, why it is refused whatever is stored; None if it is not."""
@@ -189,6 +216,17 @@ def _answer(
         clock=space.clock,
         request_id=request.request_id,
     )
+
+
+def _live_page(space: Space, cursor: str | None) -> Response:
+    """(in a transaction) What a live stream that stands at *cursor* tells next."""
+    head = str(_Position(space.epoch, space.head))
+    position = None if cursor is None else _Position.parse(cursor)
+    if position is not None and _lies_on(space, position):
+        page = space.page(position.seq, space.head, LIVE_CHANGES, LIVE_BYTES)
+        if not page.has_more:
+            return Response(head, page.ops, receipt=head, clock=space.clock, since=cursor)
+    return Response(head, (), since=head)  # which fits no node, so each pulls
 
 
 def _fitting(space: Space, request: Request) -> _Position | Problem:
