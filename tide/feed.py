@@ -147,9 +147,7 @@ class Feed:
             listeners.discard(listener)
 
     def publish(self, changes: Sequence[Committed]) -> None:
-        """Tell of one commit's *changes*, in their order."""
-        if not changes or not self._listeners:
-            return
+        """Tell of one commit's *changes*, in their order; listeners of all hear of every commit."""
         by_collection: dict[str | None, list[Committed]] = {None: list(changes)}
         for change in changes:
             if change.collection in self._listeners:

@@ -90,7 +90,7 @@ def adopt(tx: StoreTransaction, ops: Iterable[Op]) -> int:
             shown.setdefault(op.key, stored is not None and stored.doc is not None)
             won[op.key] = op
     documents.write(tx.sql, won.values())
-    outbox.drop(tx.sql, won)
+    tx.pending -= outbox.drop(tx.sql, won)
     if tx.resync:
         documents.seen(tx.sql, seen)
     for op in won.values():
@@ -108,7 +108,7 @@ def apply_reset(tx: StoreTransaction, answers: int, kind: Literal["restored", "h
         return
     tx.sql.execute("DELETE FROM unseen")
     if kind == "restored":
-        outbox.offer_everything(tx.sql, tx.lsn, time.time())
+        tx.pending += outbox.offer_everything(tx.sql, tx.lsn, time.time())
         tx.sql.execute("UPDATE node SET receipt = NULL")
         _set_resync(tx, 0)
     else:
@@ -153,7 +153,7 @@ def _settle(tx: StoreTransaction, op: Op, result: Result, merged: Merged) -> Mer
         _acknowledge(tx, op)
         return merged._replace(pushed=merged.pushed + 1)
     if result.status == "superseded" and current is not None and current.stamp > op.stamp:
-        outbox.acknowledge(tx.sql, op)
+        tx.pending -= outbox.acknowledge(tx.sql, op)
         return merged._replace(pulled=merged.pulled + adopt(tx, [current]))
     if result.status == "deferred":
         return merged._replace(retry_after=max(merged.retry_after, result.retry_after))
@@ -170,6 +170,7 @@ def _settle(tx: StoreTransaction, op: Op, result: Result, merged: Merged) -> Mer
 
 def _acknowledge(tx: StoreTransaction, op: Op) -> None:
     if outbox.acknowledge(tx.sql, op):
+        tx.pending -= 1
         tx.tell("acknowledged", op.key, op.doc)
 
 
@@ -196,7 +197,7 @@ def _reject(tx: StoreTransaction, op: Op, code: str, detail: str, current: Op | 
     whoever wrote them hears of the refusal.
     """
     filed = _device(op.stamp.node_id) == _device(tx.clock.node_id)
-    outbox.acknowledge(tx.sql, op)
+    tx.pending -= outbox.acknowledge(tx.sql, op)
     if filed:
         outbox.reject(tx.sql, op, code, detail)
     if current is None:

@@ -7,7 +7,7 @@ a transaction.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tide.codec import loads
@@ -55,13 +55,19 @@ class RejectedOp(NamedTuple):
     detail: str
 
 
-def add(sql: sqlite3.Connection, ops: Iterable[Op], lsn: int, written_at: float) -> None:
-    """Let *ops* wait, each in place of an earlier op of its document, behind all others."""
+def add(sql: sqlite3.Connection, ops: Sequence[Op], lsn: int, written_at: float) -> int:
+    """Let *ops* wait, each in place of an earlier op of its document, behind all others.
+
+    Returns:
+        By how many the waiting ops became more.
+    """
+    replaced = drop(sql, [op.key for op in ops])
     sql.executemany(
-        "INSERT OR REPLACE INTO outbox (collection, id, doc, counter, node_id, lsn, written_at)"
+        "INSERT INTO outbox (collection, id, doc, counter, node_id, lsn, written_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        ((op.collection, op.id, op.doc, *op.stamp, lsn, written_at) for op in ops),
+        [(op.collection, op.id, op.doc, *op.stamp, lsn, written_at) for op in ops],
     )
+    return len(ops) - replaced
 
 
 def restamp(sql: sqlite3.Connection, op: Op) -> None:
@@ -106,9 +112,10 @@ def acknowledge(sql: sqlite3.Connection, op: Op) -> bool:
     return deleted.rowcount > 0
 
 
-def drop(sql: sqlite3.Connection, keys: Iterable[tuple[str, str]]) -> None:
-    """Forget the waiting ops of the documents *keys*, whatever their stamps."""
-    sql.executemany("DELETE FROM outbox WHERE collection = ? AND id = ?", keys)
+def drop(sql: sqlite3.Connection, keys: Iterable[tuple[str, str]]) -> int:
+    """Forget the waiting ops of the documents *keys*, whatever their stamps; how many."""
+    dropped = sql.executemany("DELETE FROM outbox WHERE collection = ? AND id = ?", keys)
+    return max(dropped.rowcount, 0)  # -1 if there are no keys
 
 
 def waits(sql: sqlite3.Connection, op: Op) -> bool:
@@ -155,17 +162,21 @@ def waiting_ids(sql: sqlite3.Connection, collection: str) -> set[str]:
     return {id_ for (id_,) in rows}
 
 
-def offer_everything(sql: sqlite3.Connection, lsn: int, written_at: float) -> None:
+def offer_everything(sql: sqlite3.Connection, lsn: int, written_at: float) -> int:
     """Let every document and tombstone wait, with its own stamp; what waits already stays.
 
     In the order of their stamps, so that the server's clock climbs with them.
+
+    Returns:
+        By how many the waiting ops became more.
     """
-    sql.execute(
+    offered = sql.execute(
         "INSERT OR IGNORE INTO outbox (collection, id, doc, counter, node_id, lsn, written_at)"
         " SELECT collection, id, doc, counter, node_id, ?, ? FROM documents"
         " ORDER BY counter, node_id",
         (lsn, written_at),
     )
+    return max(offered.rowcount, 0)
 
 
 def reject(sql: sqlite3.Connection, op: Op, code: str, detail: str) -> None:

@@ -21,6 +21,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             device TEXT NOT NULL,         -- the stable first half of its node ids
             clock INTEGER NOT NULL CHECK (clock BETWEEN 0 AND {MAX_COUNTER}),
             lsn INTEGER NOT NULL,         -- of the newest row of the log
+            pending INTEGER NOT NULL,     -- how many rows the outbox has
             cursor TEXT,                  -- as last received; NULL: nothing pulled yet
             receipt TEXT,                 -- as last received
             answers INTEGER NOT NULL,     -- applied so far: tells a late answer from a fresh one
@@ -142,7 +143,7 @@ def _step(sql: sqlite3.Connection, number: int) -> None:
     for statement in MIGRATIONS[number - 1]:
         sql.execute(statement)
     if version == 0:
-        sql.execute("INSERT INTO node VALUES (1, ?, 0, 0, NULL, NULL, 0, 0, 1)", [new_device()])
+        sql.execute("INSERT INTO node VALUES (1, ?, 0, 0, 0, NULL, NULL, 0, 0, 1)", [new_device()])
         sql.execute("INSERT INTO syncing VALUES (1, 'stopped', NULL, NULL)")
         sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     sql.execute(f"PRAGMA user_version = {number}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tide import documents, log, outbox, recovery, schema
+from tide import documents, log, outbox, recovery, schema, status
 from tide.change import Committed, What
 from tide.codec import loads
 from tide.database import Database
@@ -23,6 +23,7 @@ from tide.ids import new_incarnation
 from tide.limits import encode_document
 from tide.protocol import Op
 from tide.stamp import Clock
+from tide.status import Counts
 
 __all__ = ["Delete", "Merge", "Put", "Store", "StoreTransaction", "Write"]
 
@@ -84,19 +85,23 @@ class StoreTransaction:
         clock: the node's clock, as new as the file's.
         resync: whether a horizon reset is under way, see `tide.merge`.
         lsn: of the newest change.
+        pending: how many ops wait.
         changes: what to tell watchers once it is committed.
+        counts: what the store's status is made of, as of its end.
     """
+
+    counts: Counts
 
     def __init__(self, sql: sqlite3.Connection, clock: Clock, told: Told) -> None:
         self.sql = sql
         self.clock = clock
         self._told = told
         # Read anew each time: other processes may have written to this file.
-        self._stored, self.resync, self.lsn = sql.execute(
-            "SELECT clock, resync, lsn FROM node"
+        clock_now, self.lsn, self.pending, self.resync = sql.execute(
+            "SELECT clock, lsn, pending, resync FROM node"
         ).fetchone()
-        clock.observe(self._stored)
-        self._began = self.lsn
+        clock.observe(clock_now)
+        self._began = clock_now, self.lsn, self.pending
         self.changes = told.others(sql, self.lsn)
         self._foreign = len(self.changes)
 
@@ -107,11 +112,13 @@ class StoreTransaction:
 
     def finish(self) -> None:
         """Write the clock and the log, if they moved."""
-        if (self.clock.counter, self.lsn) != (self._stored, self._began):
-            self.sql.execute("UPDATE node SET clock = ?, lsn = ?", (self.clock.counter, self.lsn))
+        now = self.clock.counter, self.lsn, self.pending
+        if now != self._began:
+            self.sql.execute("UPDATE node SET clock = ?, lsn = ?, pending = ?", now)
         log.append(self.sql, self.changes[self._foreign :])
-        if self._began // _PRUNE != self.lsn // _PRUNE:
+        if self._began[1] // _PRUNE != self.lsn // _PRUNE:
             log.prune(self.sql, self.lsn)
+        self.counts = status.read(self.sql)
 
     def committed(self) -> None:
         """Take note that all up to here will be told."""
@@ -145,7 +152,7 @@ class StoreTransaction:
     def store(self, ops: Sequence[Op]) -> None:
         """Store *ops* of this node, and let them wait for the server."""
         documents.write(self.sql, ops)
-        outbox.add(self.sql, ops, self.lsn + 1, time.time())
+        self.pending += outbox.add(self.sql, ops, self.lsn + 1, time.time())
         if self.resync:
             documents.seen(self.sql, [op.key for op in ops])
 
@@ -170,12 +177,14 @@ class Store:
     Attributes:
         path: the file.
         feed: who watches.
+        counts: what its status is made of, as of the last commit that was seen.
         recovered: what became of a damaged file that was found in its place, else None.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.feed = Feed(self.catch_up)
+        self.counts = Counts()
         self.recovered: recovery.Recovered | None = None
         self._clock = Clock("")
         self._told = Told()
@@ -204,13 +213,17 @@ class Store:
             check=recovery.check,
             migrate=schema.migrate,
             begin=lambda sql: StoreTransaction(sql, self._clock, self._told),
-            committed=lambda tx: self.feed.publish(tx.changes),
+            committed=self._committed,
         )
         try:
             self._clock.node_id = await self.write(_begin_incarnation)
         except BaseException:
             await self._database.close()
             raise
+
+    def _committed(self, tx: StoreTransaction) -> None:
+        self.counts = tx.counts
+        self.feed.publish(tx.changes)
 
     @property
     def node_id(self) -> str:

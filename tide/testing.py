@@ -22,7 +22,8 @@ from tide.transports.base import Answer, Transport
 from tide.transports.memory import MemoryTransport
 
 if TYPE_CHECKING:  # importing tide.testing must not need the server's packages
-    from tide.server.service import Service, Validate
+    from tide.server.access import Validate
+    from tide.server.service import Service
 
 __all__ = ["FaultyTransport", "MemoryServer", "memory_server"]
 
@@ -69,7 +70,7 @@ class MemoryServer:
         self, space: str = "default", *, who: str = "test", read: bool = True, write: bool = True
     ) -> Transport:
         """A way for one node to *space*, as the caller *who*, who may *read* and *write* there."""
-        from tide.server.service import Access  # noqa: PLC0415
+        from tide.server.access import Access  # noqa: PLC0415
 
         access = Access(who, read=read, write=write)
 

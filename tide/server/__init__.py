@@ -10,7 +10,8 @@ except ModuleNotFoundError as error:
         "tide, run: pip install -e '.[server]'",
         name=error.name,
     ) from error
+from tide.server.access import Access, Write
 from tide.server.auth import bearer
-from tide.server.service import Access, Service, Write
+from tide.server.service import Service
 
 __all__ = ["Access", "Service", "Write", "bearer", "create_app"]

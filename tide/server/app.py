@@ -24,9 +24,10 @@ from tide.codec import dumps
 from tide.errors import RequestError, StoreError
 from tide.protocol import DEFAULT_LIMIT, VERSION, Problem, parse_request
 from tide.server import bodies
+from tide.server.access import Access, Validate
 from tide.server.auth import Authenticate, admit
 from tide.server.live import LiveStream, process_is_ending
-from tide.server.service import Access, Service, Validate
+from tide.server.service import Service
 from tide.server.storage.sqlite import SqliteStorage
 
 __all__ = ["create_app"]

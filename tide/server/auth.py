@@ -11,7 +11,7 @@ from typing import Protocol
 
 from tide.errors import RequestError
 from tide.protocol import Problem
-from tide.server.service import Access
+from tide.server.access import Access
 
 __all__ = ["Authenticate", "Caller", "admit", "bearer"]
 

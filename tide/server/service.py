@@ -5,67 +5,21 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tide import limits
-from tide.codec import loads
 from tide.errors import RequestError
 from tide.protocol import BadOp, Op, Problem, Request, Response, Result, parse_request
+from tide.server.access import Access, Validate, Write
 from tide.server.hub import Hub, Listener
 from tide.server.rules import judge
 from tide.server.storage.base import Space, Storage
 
-__all__ = ["Access", "Service", "Write"]
+__all__ = ["Service"]
 
 DAY = 86400.0
 LIVE_CHANGES, LIVE_BYTES = 500, 1 << 18  # in one event of a live stream; for more, nodes pull
 _POSITION = re.compile(r"([0-9a-f]{1,64}):([0-9]{1,18})(?::([0-9]{1,18}))?")
-
-
-@dataclass(frozen=True)
-class Access:
-    """Who a caller is and what they may do in a space.
-
-    Attributes:
-        who: a name for logs and for *validate*; not a secret.
-        read: whether they get the space's documents.
-        write: whether their ops are accepted.
-        expires_at: when the credentials end, Unix seconds; None: never. A live stream ends then.
-    """
-
-    who: str
-    read: bool = True
-    write: bool = True
-    expires_at: float | None = None
-
-
-@dataclass(frozen=True)
-class Write:
-    """One op, as a *validate* function gets it.
-
-    Attributes:
-        who: see `Access`.
-        space: the space's name.
-        collection: the collection's name.
-        id: the document's id.
-    """
-
-    who: str
-    space: str
-    collection: str
-    id: str
-    _text: str | None
-
-    @cached_property
-    def doc(self) -> dict[str, Any] | None:
-        """The document; None for a delete."""
-        return None if self._text is None else loads(self._text)
-
-
-Validate = Callable[[Write], str | None]
-"""Says why a write is refused, in words for its author; None to accept it."""
 
 
 class _Position(NamedTuple):

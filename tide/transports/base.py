@@ -1,13 +1,14 @@
-"""The seam between syncing and the network: one method."""
+"""The seam between syncing and the network: one method, and one more for live streams."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from tide.answers import Answer
+from tide.protocol import Event
 
-__all__ = ["Answer", "Transport"]
+__all__ = ["Answer", "Event", "Transport"]
 
 
 class Transport(ABC):
@@ -27,6 +28,19 @@ class Transport(ABC):
             OfflineError: no answer came, or not all of it.
             ProtocolError: what came is out of bounds, such as too large.
         """
+
+    async def listen(self, cursor: str, headers: Mapping[str, str]) -> AsyncIterator[Event]:
+        """The server's live stream from *cursor*: its events, as they come.
+
+        It ends when the server ends it, and at once if the server offers none; then nodes ask
+        again and again instead. A transport that can't have one leaves this as it is.
+
+        Raises:
+            OfflineError: the stream broke, or was silent for too long.
+            ProtocolError: what came is out of bounds.
+        """
+        return
+        yield  # this makes it a generator
 
     async def aclose(self) -> None:
         """Let go of connections. Called when the Tide closes, which may be opened again."""

@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Mapping
 import httpx
 
 from tide.errors import EndpointError, OfflineError, ProtocolError, SyncError
-from tide.transports.base import Answer, Transport
+from tide.protocol import EventReader
+from tide.transports.base import Answer, Event, Transport
 
 __all__ = ["HttpTransport"]
 
@@ -21,6 +22,7 @@ MAX_INFLATED = 64 << 20
 """The longest answer that is read, in bytes after inflating."""
 
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0, pool=5.0)  # seconds
+_PATIENT = httpx.Timeout(45.0, connect=5.0, pool=5.0)  # a server gives a sign of life every 15
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 # Says no more, since what httpx says of it shows the header, which may be secret.
 _BAD_HEADERS = (
@@ -63,6 +65,27 @@ class HttpTransport(Transport):
             reason = str(error) or type(error).__name__
             raise OfflineError(f"no answer from {self._shown}: {reason}") from error
 
+    async def listen(self, cursor: str, headers: Mapping[str, str]) -> AsyncIterator[Event]:
+        """See `Transport.listen`."""
+        client = await self._connected()
+        url = self._url.copy_merge_params({"cursor": cursor})
+        sent = _readable_headers(headers)
+        sent["accept"] = "text/event-stream"
+        sent["accept-encoding"] = "identity"  # compressing would hold events back
+        reader = EventReader()
+        try:
+            async with client.stream("GET", url, headers=sent, timeout=_PATIENT) as response:
+                if response.status_code != 200 or not _is_stream(response):
+                    return
+                async for chunk in response.aiter_raw():
+                    for event in reader.feed(chunk):
+                        yield event
+        except httpx.LocalProtocolError:
+            raise SyncError(_BAD_HEADERS) from None
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise OfflineError(f"the live stream of {self._shown} broke: {reason}") from error
+
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
         if self._client is not None:
@@ -71,10 +94,7 @@ class HttpTransport(Transport):
 
     def _all_headers(self, body: bytes, headers: Mapping[str, str]) -> httpx.Headers:
         """The *headers* to send with *body*; in which our own take the place of any others."""
-        try:
-            sent = httpx.Headers(headers)
-        except (AttributeError, TypeError, UnicodeError):
-            raise SyncError(_BAD_HEADERS) from None
+        sent = _readable_headers(headers)
         sent["content-type"] = "application/json"
         sent["content-length"] = str(len(body))
         sent["accept-encoding"] = self._encodings
@@ -87,6 +107,18 @@ class HttpTransport(Transport):
         if self._client is None:  # still: another exchange may have been here meanwhile
             self._client = httpx.AsyncClient(timeout=_TIMEOUT, verify=verify)
         return self._client
+
+
+def _readable_headers(headers: Mapping[str, str]) -> httpx.Headers:
+    try:
+        return httpx.Headers(headers)
+    except (AttributeError, TypeError, UnicodeError):
+        raise SyncError(_BAD_HEADERS) from None
+
+
+def _is_stream(response: httpx.Response) -> bool:
+    kind = str(response.headers.get("content-type", ""))
+    return kind.partition(";")[0].strip().lower() == "text/event-stream"
 
 
 def _parse(endpoint: str) -> httpx.URL:
