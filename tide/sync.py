@@ -214,7 +214,7 @@ class Synchronizer:
             return self._headers or {}
         try:
             headers = self._headers()
-            return await headers if inspect.isawaitable(headers) else headers
+            return dict(await headers if inspect.isawaitable(headers) else headers)
         except Exception as error:
             raise SyncError(f"the function given as headers= failed: {error!r}") from error
 
