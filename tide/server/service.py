@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from tide import limits
 from tide.codec import loads
 from tide.errors import RequestError
-from tide.protocol import BadOp, Op, Problem, Request, Response, Result, parse_request
+from tide.protocol import BadOp, Op, Problem, Request, Response, Result, parse_request, readable
 from tide.server.rules import judge
 from tide.server.storage.base import Space, Storage
 
@@ -159,7 +159,7 @@ class Service:
             elif self._validate is not None:
                 write = Write(access.who, space, op.collection, op.id, op.doc)
                 reason = self._validate(write)
-                refusals.append(None if reason is None else BadOp("forbidden", reason))
+                refusals.append(None if reason is None else BadOp("forbidden", readable(reason)))
             else:
                 refusals.append(None)
         return refusals
