@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import served
 from tide import Tide
+from tide.server import create_app
 from tide.testing import memory_server
 
 ROOT = Path(__file__).parent.parent
@@ -31,21 +33,26 @@ def run(command, folder):
     )
 
 
-def test_the_example_of_the_readme_runs_as_written(tmp_path):
+def readme_example():
     example = BLOCK.search((ROOT / "README.md").read_text("utf-8"))
     assert example is not None
+    return example[1]
+
+
+def test_the_example_of_the_readme_runs_as_written(tmp_path):
     script = tmp_path / "example.py"
-    script.write_text(example[1], "utf-8")
-    done = subprocess.run(
-        [sys.executable, script],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    script.write_text(readme_example(), "utf-8")
+    done = run([sys.executable, script], tmp_path)
     assert "{'bread': {'text': 'buy bread', 'done': True}} not on the server yet:" in done.stdout
     assert (tmp_path / "app.db").exists()
+
+
+def test_the_example_of_the_readme_leaves_nothing_to_send_where_a_server_answers(tmp_path):
+    with served(create_app(tmp_path / "server.db")) as endpoint:
+        example = readme_example().replace("http://127.0.0.1:8000/sync", endpoint)
+        assert endpoint in example
+        printed = (run([sys.executable, "-c", example], tmp_path).stdout for _ in range(20))
+        assert any("not on the server yet: 0" in line for line in printed)  # the first, if not busy
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
