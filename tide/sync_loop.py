@@ -72,7 +72,7 @@ class SyncLoop:
         """Stop at once; an exchange under way is cut, which is safe. Idempotent."""
         task, self._task = self._task, None
         self._stopping = True
-        if task is not None:
+        if task is not None and not task.done():
             task.cancel()
             await asyncio.wait([task])
         self._lock.release()

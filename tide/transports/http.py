@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import ssl
 import zlib
@@ -65,9 +66,10 @@ class HttpTransport(Transport):
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(RuntimeError):  # its event loop ended, its connections too
+                await client.aclose()
 
     def _all_headers(self, body: bytes, headers: Mapping[str, str]) -> httpx.Headers:
         """The *headers* to send with *body*; in which our own take the place of any others."""
