@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a demo with *argv*, by default the program's own; the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m demos",
-        usage="%(prog)s <framework> [options]",
+        usage=f"%(prog)s {{{','.join(FRAMEWORKS)}}} [options]",
         description="A todo list, kept in a file and synced with other todo lists.",
         epilog="'python -m demos <framework> --help' tells the options.",
     )

@@ -32,7 +32,7 @@ class Batch:
 
     async def __aenter__(self) -> Batch:
         self._session.use()
-        if current_batch(self._session):
+        if self._open or current_batch(self._session):
             raise UsageError("a batch is already open here; a batch can't hold another one")
         self._open = True
         self._outer = _innermost.get()
@@ -47,18 +47,27 @@ class Batch:
     ) -> None:
         self._open = False
         _innermost.set(self._outer)
-        if kind is None and self._writes:
-            writes = list(self._writes.values())
+        writes = list(self._writes.values())
+        self._writes = {}
+        if kind is None and writes:
             await self._session.use().write(lambda tx: tx.write(writes))
 
     def stage(self, write: Write) -> None:
-        """Add *write*, in place of an earlier one of its document."""
+        """Add *write*, in place of an earlier one of its document.
+
+        Raises:
+            UsageError: the batch has ended meanwhile.
+        """
+        if not self._open:
+            raise UsageError(
+                f"the batch ended before this write of {write.id!r} got into it; "
+                "await every write inside of the batch"
+            )
         key = write.collection, write.id
         earlier = self._writes.pop(key, None)
-        if isinstance(write, Merge) and isinstance(earlier, Merge):
-            write = write._replace(fields={**earlier.fields, **write.fields})
-        elif isinstance(write, Merge) and isinstance(earlier, Put):
-            write = earlier._replace(text=encode_document({**loads(earlier.text), **write.fields}))
+        if isinstance(write, Merge) and isinstance(earlier, Put | Merge):
+            merged = {**loads(earlier.text), **loads(write.text)}
+            write = earlier._replace(text=encode_document(merged))
         self._writes[key] = write
 
     def staged(self, collection: str) -> list[str]:
@@ -74,7 +83,7 @@ class Batch:
         if text is None:
             return None
         doc: dict[str, Any] = loads(text)
-        return {**doc, **write.fields} if isinstance(write, Merge) else doc
+        return {**doc, **loads(write.text)} if isinstance(write, Merge) else doc
 
     @property
     def is_open(self) -> bool:

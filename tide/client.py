@@ -66,11 +66,12 @@ class Tide:
         self._transport = _choose_transport(endpoint, transport)
         self._headers = headers
         self._durability = durability
-        self._session = Session(str(self._path))
+        self._session = Session(self._path)
         self._opening = asyncio.Lock()
         self._synchronizer: Synchronizer | None = None
         self._loops: weakref.WeakSet[SyncLoop] = weakref.WeakSet()
         self._recovered: Recovered | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Tide:
         await self.open()
@@ -91,7 +92,9 @@ class Tide:
             StoreError: it can't be opened; the subclass says why. A damaged file is not an error:
                 it is set aside and what can be saved is, see `recovered`.
             UsageError: it is open already.
+            ForkedError: the file was open when this process was forked.
         """
+        self._session.check()
         async with self._opening:
             if self._session.is_open:
                 raise UsageError(f"{self._path} is open already; use one `async with` per Tide")
@@ -104,14 +107,23 @@ class Tide:
     async def close(self) -> None:
         """Stop syncing, end all watchers, close the file. Idempotent; nothing is lost.
 
-        What is not on the server yet stays in the file, and is pushed the next time.
+        What is not on the server yet stays in the file, and is pushed the next time. Cancelling
+        it cancels the waiting, not the closing.
         """
-        for loop in list(self._loops):
-            await loop.stop()
-        self._synchronizer = None
         store = self._session.end()
         if store is not None:
+            self._synchronizer = None
+            self._closing = asyncio.create_task(self._close(store))
+        if self._closing is not None and not self._closing.done():
+            await asyncio.shield(self._closing)
+
+    async def _close(self, store: Store) -> None:
+        for loop in list(self._loops):
+            await loop.stop()
+        try:
             await store.close()
+        finally:
+            self._session.ended(store)
             if self._transport is not None:
                 await self._transport.aclose()
 
@@ -182,7 +194,7 @@ class Tide:
             EndpointError: this Tide has no endpoint, or *interval* is not a positive number.
         """
         store = self._session.use()
-        if not interval > 0:
+        if not (isinstance(interval, int | float) and interval > 0):
             raise EndpointError(f"interval must be a positive number of seconds, not {interval!r}")
         loop = SyncLoop(store, self._syncing(), interval)
         self._loops.add(loop)
@@ -213,10 +225,9 @@ class Tide:
 
 def _checked_path(db_path: str | os.PathLike[str]) -> Path:
     path = Path(db_path)
-    if str(db_path) in ("", ":memory:") or str(db_path).startswith("file:"):
-        raise UsageError(
-            f"{str(db_path)!r} is not the path of a file; in tests, use a temporary directory"
-        )
+    text = str(db_path)
+    if text in ("", ":memory:") or text.startswith("file:") or "\0" in text:
+        raise UsageError(f"{text!r} is not the path of a file; in tests, use a temporary directory")
     return path
 
 

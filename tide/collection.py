@@ -76,8 +76,7 @@ class Collection:
             StoreError: the file failed; nothing was stored.
         """
         store = self._session.use()
-        own = loads(encode_document(fields))  # the caller may change its dict meanwhile
-        write = Merge(self.name, check_id(id_), own)
+        write = Merge(self.name, check_id(id_), encode_document(fields))
         if batch := current_batch(self._session):
             return await self._update_in(batch, write)
         doc: dict[str, Any] = loads((await store.write(lambda tx: tx.write([write])))[0])
@@ -176,7 +175,7 @@ class Collection:
             raise NotFoundError(
                 f"there is no document {write.id!r} in {self.name!r} to update; use put()"
             )
-        merged = {**doc, **write.fields}
+        merged = {**doc, **loads(write.text)}
         encode_document(merged)  # what can't be stored is refused here, not when the batch ends
         batch.stage(write)
         return merged

@@ -9,7 +9,7 @@ TideError
 ├── UsageError (RuntimeError)        the call can't work here and now
 │   ├── NotOpenError                 the Tide is not open: not yet, or no more
 │   ├── WrongLoopError               it was opened in another event loop
-│   └── ForkedError                  it was opened before this process forked
+│   └── ForkedError                  the file was open when this process was forked
 ├── StoreError                       the local file failed
 │   ├── NotAStoreError               the file is not a tide store; it was left untouched
 │   ├── NewerStoreError              a newer tide wrote it; it was left untouched
@@ -115,7 +115,7 @@ class WrongLoopError(UsageError):
 
 
 class ForkedError(UsageError):
-    """The Tide was opened before this process forked; SQLite files must not cross a fork."""
+    """The file was open when this process was forked; SQLite files must not cross a fork."""
 
 
 class StoreError(TideError):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from tide.errors import ProtocolError, SyncError
 from tide.ids import jitter
@@ -44,7 +44,7 @@ class Listening:
     """
 
     def __init__(
-        self, listen: Callable[[], AsyncIterator[Event]], news: Callable[[], None]
+        self, listen: Callable[[], AsyncGenerator[Event, None]], news: Callable[[], None]
     ) -> None:
         self.live = False
         self._listen = listen
@@ -77,19 +77,17 @@ class Listening:
         while True:
             # Not all nodes at once, after a server was away.
             await asyncio.sleep(jitter(0.0, AGAIN * 2.0 ** min(self._failures, 5)))
-            heard = False
+            offered = True
             try:
-                heard = await self._hear()
+                offered = await self._hear()
             except SyncError as error:
-                logger.info("the live stream ended: %s", error)
-                heard = self.live
-                self._failures = 0 if heard else self._failures + 1
-            finally:
-                was_live, self.live = self.live, False
+                logger.info("the live stream broke: %s", error)
+            was_live, self.live = self.live, False
+            self._failures = 0 if was_live else self._failures + 1
             if was_live:
                 await asyncio.sleep(jitter(0.0, AGAIN / 2))  # nor do all ask at once
                 self._news()
-            elif not heard:
+            elif not offered:
                 await asyncio.sleep(jitter(NOT_OFFERED / 2, NOT_OFFERED))
 
     async def _hear(self) -> bool:
@@ -97,7 +95,6 @@ class Listening:
         async with contextlib.aclosing(self._listen()) as events:
             while event := await self._next(events):
                 self.live = True
-                self._failures = 0
                 if event.name == "bye":
                     return True
                 if event.name == "changes":

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from tide import documents, outbox
+from tide import documents, outbox, status
 from tide.errors import ProtocolError
 from tide.ids import new_incarnation
 from tide.protocol import Op, Response, Result
@@ -73,6 +73,7 @@ def apply_answer(
         "UPDATE node SET cursor = ?, receipt = coalesce(?, receipt), answers = answers + 1",
         (response.cursor, response.receipt),
     )
+    status.synced(tx.sql)
     held = _end_resync(tx) if tx.resync and not response.has_more else 0
     return merged._replace(pulled=merged.pulled + pulled, held=held)
 

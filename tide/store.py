@@ -41,11 +41,11 @@ class Put(NamedTuple):
 
 
 class Merge(NamedTuple):
-    """Set the top-level *fields* of a document that exists."""
+    """Set the top-level keys of *text*, an object, in a document that exists."""
 
     collection: str
     id: str
-    fields: dict[str, Any]
+    text: str
 
 
 class Delete(NamedTuple):
@@ -167,7 +167,7 @@ def _outcome(write: Write, stored: str | None) -> tuple[str | None, Any]:
         raise NotFoundError(
             f"there is no document {write.id!r} in {write.collection!r} to update; use put()"
         )
-    merged = encode_document({**loads(stored), **write.fields})
+    merged = encode_document({**loads(stored), **loads(write.text)})
     return merged, merged
 
 

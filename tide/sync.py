@@ -7,11 +7,12 @@ applies an answer, and every request can be repeated.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,9 +28,9 @@ from tide.errors import (
 from tide.ids import token
 from tide.limits import MAX_OPS
 from tide.merge import Merged, apply_answer, apply_reset, reject_op
-from tide.protocol import VERSION, Op, Request
+from tide.protocol import VERSION, Op, Request, Response
 from tide.store import Store
-from tide.transports.base import Answer, Transport
+from tide.transports.base import Answer, Event, Transport
 
 __all__ = ["Headers", "SyncResult", "Synchronizer"]
 
@@ -98,7 +99,11 @@ class _Outgoing(NamedTuple):
 
 
 class Synchronizer:
-    """Exchanges a store's ops and changes with a server."""
+    """Exchanges a store's ops and changes with a server.
+
+    Attributes:
+        exchanges: how many there were, whatever came of them.
+    """
 
     def __init__(self, store: Store, transport: Transport, headers: Headers | None) -> None:
         self._store = store
@@ -107,6 +112,7 @@ class Synchronizer:
         self._turn = asyncio.Lock()
         self._batch = MAX_OPS  # ops in one request; less after a refusal
         self._refusals: Counter[Op] = Counter()
+        self.exchanges = 0
 
     async def sync_once(self) -> SyncResult:
         """Push what waits and pull what is new, in as many exchanges as that takes.
@@ -125,8 +131,34 @@ class Synchronizer:
             )
         return SyncResult(state.total.pushed, state.total.pulled, state.total.rejected)
 
+    async def take_page(self, page: Response) -> bool:
+        """Apply a page of the live stream, if it starts where this node stands.
+
+        Returns:
+            Whether the node now stands where the page ends. If not, it has to pull.
+        """
+        async with self._turn:
+            cursor, answers = await self._store.read(_read_position)
+            if page.cursor == cursor:  # it told of what this node pushed or pulled itself
+                return True
+            if page.since != cursor:
+                return False
+            merged = await self._store.write(lambda tx: apply_answer(tx, answers, [], page))
+            return merged is not None and not merged.held
+
+    async def listen(self) -> AsyncGenerator[Event, None]:
+        """The server's live stream, from where this node stands; see `Transport.listen`."""
+        cursor, _ = await self._store.read(_read_position)
+        if cursor is None:
+            return
+        headers = await self._current_headers()
+        async with contextlib.aclosing(self._transport.listen(cursor, headers)) as events:
+            async for event in events:
+                yield event
+
     async def _exchange(self, state: _Pass) -> bool:
         """One exchange; whether there is more to do."""
+        self.exchanges += 1
         outgoing = await self._store.read(
             lambda sql: _read_outgoing(sql, state.position, state.upto, self._batch)
         )
@@ -214,7 +246,7 @@ class Synchronizer:
             return self._headers or {}
         try:
             headers = self._headers()
-            return await headers if inspect.isawaitable(headers) else headers
+            return dict(await headers if inspect.isawaitable(headers) else headers)
         except Exception as error:
             raise SyncError(f"the function given as headers= failed: {error!r}") from error
 
@@ -223,6 +255,11 @@ def _forget(exchange: asyncio.Future[Answer]) -> None:
     """Take note of how a given-up *exchange* ended, which nobody waits for."""
     if not exchange.cancelled():
         exchange.exception()
+
+
+def _read_position(sql: sqlite3.Connection) -> tuple[str | None, int]:
+    cursor, answers = sql.execute("SELECT cursor, answers FROM node").fetchone()
+    return cursor, answers
 
 
 def _read_outgoing(sql: sqlite3.Connection, after: int, upto: int, max_ops: int) -> _Outgoing:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tide import status
+from tide.change import Committed
 from tide.errors import (
     ForbiddenError,
     MisconfiguredError,
@@ -19,45 +23,70 @@ from tide.errors import (
     UnavailableError,
 )
 from tide.ids import jitter
+from tide.listening import Listening
 from tide.lock import FileLock
+from tide.status import State
 from tide.store import Store
-from tide.sync import Synchronizer
+from tide.sync import DEADLINE, Synchronizer
 
-__all__ = ["SyncLoop"]
+__all__ = ["SyncLoop", "lock_of"]
 
 logger = logging.getLogger("tide")
 
 SLOW = 60.0  # seconds between tries where only a person can help: credentials, URL
 MAX_BACKOFF = 60.0  # seconds at most between tries while the server answers with errors
 MAX_OFFLINE = 10.0  # the same while nothing answers at all, so that it is soon found again
+LIVE_INTERVAL = 30.0  # seconds between two questions while the live stream tells of all news
+WEDGED = 3 * DEADLINE  # seconds without an exchange, in the middle of syncing, that mean it hangs
+
+_STATES: tuple[tuple[type[Exception], State], ...] = (
+    (UnauthorizedError, "unauthorized"),
+    (ForbiddenError, "forbidden"),
+    (MisconfiguredError, "misconfigured"),
+    (ResetNeedsConfirmationError, "confirm_reset"),
+)
+
+
+def lock_of(path: Path) -> FileLock:
+    """The lock that whoever syncs the file at *path* holds."""
+    return FileLock(Path(f"{path}.tide-lock"))
 
 
 class SyncLoop:
     """Syncs in the background between entering and leaving it; made by `Tide.sync_forever`.
 
-    A local write is pushed at once, and the server is asked every *interval* seconds. While it
-    is away, tries back off with full jitter. Several processes on one file take turns: one syncs
-    at a time, and when it ends another takes over within *interval*.
+    A local write is pushed at once, and what others write comes over the server's live stream. If
+    there is none, the server is asked every *interval* seconds. While it is away, tries back off
+    with full jitter. Several processes on one file take turns: one syncs at a time, and when it
+    ends another takes over within *interval*.
 
     Attributes:
-        online: whether the last exchange succeeded.
+        state: how it goes, see `SyncStatus`; None while another process syncs this file.
         error: why the last exchange failed; None if it did not.
     """
 
     def __init__(self, store: Store, synchronizer: Synchronizer, interval: float) -> None:
-        self.online = False
+        self.state: State | None = "stopped"
         self.error: Exception | None = None
         self._store = store
         self._synchronizer = synchronizer
         self._interval = interval
-        self._lock = FileLock(Path(f"{store.path}.tide-lock"))
+        self._lock = lock_of(store.path)
+        self._news = asyncio.Event()
+        self._writes = _Writes(self._news.set)
+        self._listening = Listening(synchronizer.listen, self._news.set)
+        self._recorded: tuple[State, str | None] | None = None
+        self._due = 0.0  # when the server is to be asked again, by the loop's clock
         self._failures = 0
+        self._busy_since: float | None = None
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> SyncLoop:
         self._stopping = False
-        self._task = asyncio.create_task(self._run(), name=f"tide sync {self._store.path}")
+        self.state = "connecting"
+        self._store.feed.add(self._writes)
+        self._task = asyncio.create_task(self._watch(), name=f"tide sync {self._store.path}")
         return self
 
     async def __aexit__(
@@ -68,6 +97,11 @@ class SyncLoop:
     ) -> None:
         await self.stop()
 
+    @property
+    def online(self) -> bool:
+        """Whether the last exchange succeeded."""
+        return self.state == "online"
+
     async def stop(self) -> None:
         """Stop at once; an exchange under way is cut, which is safe. Idempotent."""
         task, self._task = self._task, None
@@ -75,30 +109,82 @@ class SyncLoop:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+            self._store.feed.remove(self._writes)
+            if self.state is not None:
+                await self._report("stopped", None)
+        self.state = "stopped"
         self._lock.release()
+
+    async def _watch(self) -> None:
+        """Sync until stopped; when syncing hangs, say so and start it anew."""
+        try:
+            while not self._stopping:
+                work = asyncio.create_task(self._run())
+                try:
+                    while not work.done() and not self._hangs():
+                        await asyncio.wait([work], timeout=WEDGED / 4)
+                    if not work.done():
+                        logger.error("syncing hangs, so it starts anew; it hung at\n%s", _at(work))
+                finally:
+                    work.cancel()
+                    await asyncio.wait([work], timeout=1.0)
+        finally:
+            await self._listening.stop()
+
+    def _hangs(self) -> bool:
+        if self._busy_since is None:
+            return False
+        return asyncio.get_running_loop().time() - self._busy_since > WEDGED
 
     async def _run(self) -> None:
         # A cancellation can be lost in other people's code, so it is not what ends the loop.
         while not self._stopping:
-            self._store.written.clear()
+            self._news.clear()
+            self._busy_since = asyncio.get_running_loop().time()
             try:
-                delay = await self._sync()
+                delay = await self._turn()
             except Exception as error:  # noqa: BLE001 - reported and tried again; it never dies
-                delay = self._failed(error)
+                delay = await self._failed(error)
+            self._busy_since = None
             if not self._stopping:
                 await self._pause(delay)
 
-    async def _sync(self) -> float:
-        """Sync once, if it is this process's turn; seconds to wait before the next time."""
+    async def _turn(self) -> float:
+        """Sync, if it is this process's turn; seconds to wait before the next time."""
         if not self._lock.take():
-            return self._jittered()
+            self.state = self._recorded = None
+            await self._listening.stop()
+            return self._jittered(self._interval)
+        if self.state is None:
+            self.state = "connecting"
+        if not await self._taken_from_stream():
+            self._writes.any = False
+            await self._sync()
+        return max(0.0, self._due - asyncio.get_running_loop().time())
+
+    async def _taken_from_stream(self) -> bool:
+        """Apply the pages that came; whether that was all there was to do."""
+        pages = self._listening.take()
+        now = asyncio.get_running_loop().time()
+        if not pages or not self.online or self._writes.any or now >= self._due:
+            return False
+        return all([await self._synchronizer.take_page(page) for page in pages])
+
+    async def _sync(self) -> None:
         result = await self._synchronizer.sync_once()
         if self.error is not None:
             logger.info("syncing again: %s", result)
-        self.online, self.error, self._failures = True, None, 0
-        return self._jittered()
+        await self._succeeded()
 
-    def _failed(self, error: Exception) -> float:
+    async def _succeeded(self) -> None:
+        self.error, self._failures = None, 0
+        await self._report("online", None)
+        self._listening.start()
+        settled = self._listening.live and not self._store.counts.pending
+        rest = max(LIVE_INTERVAL, self._interval) if settled else self._interval
+        self._due = asyncio.get_running_loop().time() + self._jittered(rest)
+
+    async def _failed(self, error: Exception) -> float:
         """Take note of *error*; seconds to wait before the next try."""
         if not isinstance(error, TideError):
             logger.error("syncing failed in a way that tide does not know", exc_info=error)
@@ -106,27 +192,65 @@ class SyncLoop:
             away = isinstance(error, OfflineError)  # which is nothing to worry about
             logger.log(logging.INFO if away else logging.WARNING, "syncing failed: %s", error)
         self.error = error
-        if isinstance(error, ResetNeedsConfirmationError):  # all else went well
-            self.online, self._failures = True, 0
-            return self._jittered()
-        self.online = False
+        state: State = next((name for kind, name in _STATES if isinstance(error, kind)), "offline")
+        await self._report(state, str(error))
+        if state == "confirm_reset":  # all else went well
+            self._failures = 0
+            return self._jittered(self._interval)
         self._failures += 1
-        if isinstance(error, UnauthorizedError | ForbiddenError | MisconfiguredError):
-            delay = jitter(0.75 * SLOW, SLOW)
-        else:
-            no_answer = isinstance(error, OfflineError) and not isinstance(error, UnavailableError)
-            longest = MAX_OFFLINE if no_answer else MAX_BACKOFF
-            delay = jitter(0.0, min(longest, 0.5 * 2.0 ** min(self._failures, 10)))
         least = error.retry_after if isinstance(error, SyncError) else 0.0
-        return max(delay, least * jitter(1.0, 1.25))
+        return max(self._backoff(error), least * jitter(1.0, 1.25))
 
-    def _jittered(self) -> float:
-        return self._interval * jitter(0.75, 1.25)
+    def _backoff(self, error: Exception) -> float:
+        if isinstance(error, UnauthorizedError | ForbiddenError | MisconfiguredError):
+            return jitter(0.75 * SLOW, SLOW)
+        no_answer = isinstance(error, OfflineError) and not isinstance(error, UnavailableError)
+        longest = MAX_OFFLINE if no_answer else MAX_BACKOFF
+        return jitter(0.0, min(longest, 0.5 * 2.0 ** min(self._failures, 10)))
+
+    async def _report(self, state: State, error: str | None) -> None:
+        """Let this process and others on the file know how it goes."""
+        self.state = state
+        if self._recorded == (state, error):
+            return
+        with contextlib.suppress(TideError):  # a full disk; it is in self.state at least
+            await self._store.write(lambda tx: status.record(tx.sql, state, error))
+            self._recorded = state, error
+
+    def _jittered(self, seconds: float) -> float:
+        return seconds * jitter(0.75, 1.25)
 
     async def _pause(self, delay: float) -> None:
-        """Wait; a local write ends the wait, unless the server is known to be away."""
+        """Wait; news end the wait, unless the server is known to be away."""
         if self._failures:
             await asyncio.sleep(delay)
         else:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._store.written.wait(), delay)
+                await asyncio.wait_for(self._news.wait(), delay)
+
+
+class _Writes:
+    """Notices that there is something to push, whichever process wrote it.
+
+    Attributes:
+        any: whether there was any since it was last set to False.
+    """
+
+    def __init__(self, news: Callable[[], None]) -> None:
+        self.any = False
+        self._news = news
+
+    def tell(self, changes: Sequence[Committed]) -> None:
+        if any(change.what == "local" for change in changes):
+            self.any = True
+            self._news()
+
+    def end(self) -> None:
+        pass
+
+
+def _at(task: asyncio.Task[None]) -> str:
+    """Where *task* stands."""
+    text = io.StringIO()
+    task.print_stack(file=text)
+    return text.getvalue()

@@ -148,6 +148,6 @@ class FaultyTransport(Transport):
             answers.append(await self._transport.exchange(body, headers))
             return self._random.choice(answers)
         if fault == "cut":
-            size = len(answers[0].body)
+            size = max(len(answers[0].body), 1)
             return answers[0]._replace(body=answers[0].body[: self._random.randrange(size)])
         raise OfflineError("the answer was lost (by FaultyTransport)")

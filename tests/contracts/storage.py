@@ -280,10 +280,11 @@ class StorageContract(ABC):
 
     async def test_f70_an_epoch_of_one_space_says_nothing_in_another(self, storage, make_storage):
         one = await storage.run("one", lambda space: space.epoch)
-        await storage.aclose()
-        again = make_storage()
-        assert await again.run("one", lambda space: space.covers(one, 0))
-        assert not await again.run("two", lambda space: space.covers(one, 0))
+        for _ in range(2):
+            assert await storage.run("one", lambda space: space.covers(one, 0))
+            assert not await storage.run("two", lambda space: space.covers(one, 0))
+            await storage.aclose()
+            storage = make_storage()
 
     # Tombstones
 

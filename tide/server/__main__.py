@@ -6,10 +6,12 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -46,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--db", default="server.db", metavar="FILE", help="default: server.db")
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000, help="default: 8000; 0 picks a free one")
+    parser.add_argument(
+        "--port", type=_port, default=8000, help="default: 8000; 0 picks a free one"
+    )
     parser.add_argument(
         "--token-file",
         metavar="FILE",
@@ -58,10 +62,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 1 << 16):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: 0 to 65535")
+    return int(text)
+
+
 def _authenticate(token_file: str | None) -> Authenticate | None:
     if token_file is None:
         return None
-    lines = [line.split(None, 1) for line in Path(token_file).read_text("utf-8").splitlines()]
+    try:
+        text = Path(token_file).read_text("utf-8")
+    except UnicodeDecodeError:
+        raise OSError(f"{token_file} is not a text file: write a token in each line") from None
+    lines = [line.split(None, 1) for line in text.splitlines()]
     tokens = {parts[0]: parts[1].strip() if len(parts) > 1 else "token" for parts in lines if parts}
     if not tokens:
         raise OSError(f"{token_file} holds no token: write one in each line")
@@ -82,9 +96,13 @@ async def _serve(options: argparse.Namespace, authenticate: Authenticate | None)
     )
     server = _Server(config)
     server.opening = f"tide serves {options.db} at http://{{}}/sync ({_admits(options)})"
-    await server.serve()
-    if not server.started:
-        raise OSError(f"can't listen on {options.host}:{options.port}; is the port in use?")
+    try:
+        await server.serve()
+    except SystemExit:  # uvicorn has logged why
+        message = f"can't listen on {options.host}:{options.port}; is the port in use?"
+        raise OSError(message) from None
+    if server.force_exit:
+        raise KeyboardInterrupt
 
 
 def _admits(options: argparse.Namespace) -> str:
@@ -96,9 +114,14 @@ def _admits(options: argparse.Namespace) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, once it does."""
+    """Says where it listens, once it does; a signal to stop is no failure."""
 
     opening = ""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
+        # uvicorn's own would note the signal, to let the process die of it in the end.
+        self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -79,17 +79,17 @@ def create_app(
         yield
         await service.aclose()
 
+    handle = _guarded(endpoint.handle)
     app = Starlette(
         routes=[
-            Route("/sync", _guarded(endpoint.info), methods=["GET"]),
-            Route("/sync", _guarded(endpoint.sync), methods=["POST"]),
-            Route("/sync/{space}", _guarded(endpoint.info), methods=["GET"]),
-            Route("/sync/{space}", _guarded(endpoint.sync), methods=["POST"]),
+            Route("/sync", handle, methods=["GET", "POST"]),
+            Route("/sync/{space}", handle, methods=["GET", "POST"]),
             Route("/healthz", _healthz, methods=["GET"]),
         ],
         exception_handlers={HTTPException: _http_problem},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # clients follow no redirect: better that they hear of it
     app.state.service = service
     return app
 
@@ -129,6 +129,10 @@ class _Endpoint:
         self._service = service
         self._authenticate = authenticate
         self._anonymous = anonymous
+
+    async def handle(self, request: Request) -> Response:
+        """Any request."""
+        return await (self.sync(request) if request.method == "POST" else self.info(request))
 
     async def sync(self, request: Request) -> Response:
         """``POST``: one exchange."""

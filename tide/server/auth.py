@@ -39,6 +39,9 @@ _NOT_LOOPBACK = Problem(
     "authenticate=, or anonymous=True, in create_app(), or starts tide serve with --token-file or "
     "--anonymous",
 )
+_FORBIDDEN = Problem(403, "forbidden", "you may neither read nor write this space")
+# Who sends one of these speaks for others: a proxy, or a browser for the web page that it shows.
+_FOR_OTHERS = ("forwarded", "x-forwarded-for", "x-real-ip", "via", "origin")
 
 
 def bearer(tokens: Mapping[str, Access | str]) -> Authenticate:
@@ -71,13 +74,15 @@ async def admit(
     """What the caller may do in *space*.
 
     Raises:
-        RequestError: they are not let in at all (401).
+        RequestError: they are not let in at all (401), or may do nothing here (403).
     """
     if authenticate is not None:
         answer = authenticate(request, space)
         access = await answer if inspect.isawaitable(answer) else answer
         if access is None:
             raise RequestError(_UNAUTHORIZED)
+        if not (access.read or access.write):
+            raise RequestError(_FORBIDDEN)
         return access
     if anonymous or _is_local(request):
         return Access("anonymous")
@@ -89,10 +94,8 @@ def _digest(token: str) -> bytes:
 
 
 def _is_local(request: Caller) -> bool:
-    """Whether the caller is a program on this machine, and not a proxy that speaks for others."""
-    if "forwarded" in request.headers or "x-forwarded-for" in request.headers:
-        return False
-    if request.client is None:
+    """Whether the caller is a program on this machine that speaks for itself."""
+    if request.client is None or any(name in request.headers for name in _FOR_OTHERS):
         return False
     try:
         address = ipaddress.ip_address(request.client[0])

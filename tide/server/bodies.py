@@ -26,7 +26,7 @@ def check_head(headers: Mapping[str, str]) -> None:
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
         raise _refusal(400, "invalid_request", "content-length is not a number")
-    if int(length) > MAX_BODY:
+    if len(length) > 20 or int(length) > MAX_BODY:
         raise _too_large(MAX_BODY)
 
 
@@ -57,9 +57,12 @@ async def read(headers: Mapping[str, str], stream: AsyncIterator[bytes]) -> byte
 
 def _inflate(inflater: zlib._Decompress, chunk: bytes, room: int) -> bytes:
     try:
-        return inflater.decompress(chunk, room)
+        part = inflater.decompress(chunk, room)
     except zlib.error as error:
         raise _refusal(400, "invalid_request", f"the body is not gzip: {error}") from None
+    if inflater.unused_data:
+        raise _refusal(400, "invalid_request", "the gzip body goes on behind its end")
+    return part
 
 
 def _too_large(limit: int) -> RequestError:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tide import limits
 from tide.errors import RequestError
-from tide.protocol import BadOp, Op, Problem, Request, Response, Result, parse_request
+from tide.protocol import BadOp, Op, Problem, Request, Response, Result, parse_request, readable
 from tide.server.access import Access, Validate, Write
 from tide.server.hub import Hub, Listener
 from tide.server.rules import judge
@@ -140,7 +140,7 @@ class Service:
             elif self._validate is not None:
                 write = Write(access.who, space, op.collection, op.id, op.doc)
                 reason = self._validate(write)
-                refusals.append(None if reason is None else BadOp("forbidden", reason))
+                refusals.append(None if reason is None else BadOp("forbidden", readable(reason)))
             else:
                 refusals.append(None)
         return refusals

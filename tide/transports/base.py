@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 from tide.answers import Answer
 from tide.protocol import Event
@@ -29,7 +29,7 @@ class Transport(ABC):
             ProtocolError: what came is out of bounds, such as too large.
         """
 
-    async def listen(self, cursor: str, headers: Mapping[str, str]) -> AsyncIterator[Event]:
+    async def listen(self, cursor: str, headers: Mapping[str, str]) -> AsyncGenerator[Event, None]:
         """The server's live stream from *cursor*: its events, as they come.
 
         It ends when the server ends it, and at once if the server offers none; then nodes ask

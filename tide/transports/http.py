@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 import httpx
 
@@ -65,7 +66,7 @@ class HttpTransport(Transport):
             reason = str(error) or type(error).__name__
             raise OfflineError(f"no answer from {self._shown}: {reason}") from error
 
-    async def listen(self, cursor: str, headers: Mapping[str, str]) -> AsyncIterator[Event]:
+    async def listen(self, cursor: str, headers: Mapping[str, str]) -> AsyncGenerator[Event, None]:
         """See `Transport.listen`."""
         client = await self._connected()
         url = self._url.copy_merge_params({"cursor": cursor})
@@ -88,9 +89,10 @@ class HttpTransport(Transport):
 
     async def aclose(self) -> None:
         """See `Transport.aclose`."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(RuntimeError):  # its event loop ended, its connections too
+                await client.aclose()
 
     def _all_headers(self, body: bytes, headers: Mapping[str, str]) -> httpx.Headers:
         """The *headers* to send with *body*; in which our own take the place of any others."""

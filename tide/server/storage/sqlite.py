@@ -215,7 +215,9 @@ class _Worker:
         self._jobs = jobs
         self._path = path
         self._now = now
-        self._boot = token(8)  # the epoch that this start of the server adds to each space
+        # By space, the epoch that this start of the server adds to it: a cursor of one space must
+        # mean nothing in another, since a node can be moved to it.
+        self._epochs: dict[str, str] = {}
 
     def run(self) -> None:
         """Work until told to stop; what was queued before that is still done."""
@@ -258,4 +260,5 @@ class _Worker:
             job.done(result, None)
 
     def _space(self, name: str) -> SqliteSpace:
-        return SqliteSpace(self._sql, name, self._boot, self._now)
+        epoch = self._epochs.setdefault(name, token(8))
+        return SqliteSpace(self._sql, name, epoch, self._now)

@@ -56,7 +56,7 @@ class SqliteSpace(Space):
     """See `Space`. Every statement of it names the space."""
 
     def __init__(
-        self, sql: sqlite3.Connection, name: str, boot: str, now: Callable[[], float]
+        self, sql: sqlite3.Connection, name: str, started: str, now: Callable[[], float]
     ) -> None:
         self._sql = sql
         self._name = name
@@ -71,12 +71,12 @@ class SqliteSpace(Space):
         self.horizon = Horizon(*row[2:])
         # The newest start speaks for all processes that serve this file.
         known = sql.execute(
-            "SELECT 1 FROM epochs WHERE space = ? AND epoch = ?", (name, boot)
+            "SELECT 1 FROM epochs WHERE space = ? AND epoch = ?", (name, started)
         ).fetchone()
         if known is None:
             sql.execute(
                 "INSERT INTO epochs (space, epoch, start_seq) VALUES (?, ?, ?)",
-                (name, boot, self.head),
+                (name, started, self.head),
             )
         (self.epoch,) = sql.execute(
             "SELECT epoch FROM epochs WHERE space = ? ORDER BY number DESC LIMIT 1", [name]
