@@ -17,6 +17,7 @@ from tide.errors import (
     MisconfiguredError,
     NewerStoreError,
     NotAStoreError,
+    NotFlushedError,
     NotFoundError,
     NotOpenError,
     OfflineError,
@@ -35,11 +36,16 @@ from tide.errors import (
 )
 from tide.feed import Watcher
 from tide.ids import new_id
+from tide.live import LiveQuery
 from tide.outbox import RejectedOp
+from tide.picture import Diff, Placed
+from tide.readers import LiveReader, Subscription
 from tide.recovery import Recovered
+from tide.status import SyncStatus
+from tide.status_watcher import StatusWatcher
 from tide.sync import SyncResult
 from tide.sync_loop import SyncLoop
-from tide.transports.base import Answer, Transport
+from tide.transports.base import Answer, Event, Transport
 
 __version__ = "0.1.0"
 
@@ -48,28 +54,37 @@ __all__ = [
     "Change",
     "Collection",
     "CollectionNameError",
+    "Diff",
     "DocumentError",
     "EndpointError",
+    "Event",
     "ForbiddenError",
     "ForkedError",
     "IdError",
+    "LiveQuery",
+    "LiveReader",
     "MisconfiguredError",
     "NewerStoreError",
     "NotAStoreError",
+    "NotFlushedError",
     "NotFoundError",
     "NotOpenError",
     "OfflineError",
+    "Placed",
     "ProtocolError",
     "Recovered",
     "RejectedOp",
     "ResetNeedsConfirmationError",
+    "StatusWatcher",
     "StoreBusyError",
     "StoreCorruptError",
     "StoreError",
     "StoreFullError",
+    "Subscription",
     "SyncError",
     "SyncLoop",
     "SyncResult",
+    "SyncStatus",
     "Tide",
     "TideError",
     "Transport",

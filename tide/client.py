@@ -9,18 +9,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from tide import documents, outbox
+from tide import documents, log, outbox, rejections, status
 from tide.batch import Batch
-from tide.codec import dumps
 from tide.collection import Collection
-from tide.errors import EndpointError, NotFoundError, UsageError
+from tide.errors import EndpointError, NotFlushedError, UsageError
 from tide.merge import confirm_reset
 from tide.outbox import RejectedOp
 from tide.recovery import Recovered
 from tide.session import Session
-from tide.store import Delete, Put, Store, StoreTransaction
+from tide.status import SyncStatus
+from tide.status_watcher import Alarm, StatusWatcher
+from tide.store import Store
 from tide.sync import Headers, Synchronizer, SyncResult
-from tide.sync_loop import SyncLoop
+from tide.sync_loop import SyncLoop, is_synced
 from tide.transports.base import Transport
 
 __all__ = ["Tide"]
@@ -163,7 +164,7 @@ class Tide:
         Raises:
             NotFoundError: it is not among the rejected ops (any more).
         """
-        await self._session.use().write(lambda tx: _retry(tx, op))
+        await self._session.use().write(lambda tx: rejections.retry(tx, op))
 
     async def discard(self, op: RejectedOp, /) -> None:
         """Forget a rejected *op*.
@@ -171,7 +172,7 @@ class Tide:
         Raises:
             NotFoundError: it is not among the rejected ops (any more).
         """
-        await self._session.use().write(lambda tx: _take(tx, op))
+        await self._session.use().write(lambda tx: rejections.discard(tx, op))
 
     async def sync_once(self) -> SyncResult:
         """Push what waits and pull what is new, in as many exchanges as that takes.
@@ -184,6 +185,49 @@ class Tide:
         """
         self._session.use()
         return await self._syncing().sync_once()
+
+    @property
+    def status(self) -> SyncStatus:
+        """How syncing goes: whether the server can be reached, what waits, what was refused.
+
+        Of what another process does with the file it may be a moment behind, and while nothing is
+        watched and nothing syncs here it knows only what this Tide saw itself.
+        """
+        return self._status_of(self._session.use())
+
+    def watch_status(self) -> StatusWatcher:
+        """The status now, and again whenever it changes.
+
+        >>> async for status in tide.watch_status():
+        ...     print(status.state, status.pending)
+
+        While something waits for the server it comes at least once a second, with its age.
+        """
+        store = self._session.use()
+        return StatusWatcher(store.feed, lambda: self._status_of(store))
+
+    async def flushed(self, timeout: float = 10.0) -> None:
+        """Wait until what was written up to now is on the server, or was refused by it.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Raises:
+            NotFlushedError: it is not, and why; nothing is lost.
+        """
+        store = self._session.use()
+        alarm = Alarm(store.feed)
+        lsn = await store.read(log.head)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        while await store.read(lambda sql: outbox.waits_before(sql, lsn)):
+            if loop.time() >= end:
+                now = self.status
+                raise NotFlushedError(
+                    f"{now.pending} writes are not on the server after {timeout} s: syncing is "
+                    f"{now.state}" + (f", {now.error}" if now.error else "")
+                )
+            await alarm.wait(end - loop.time())
 
     def sync_forever(self, interval: float = 2.0) -> SyncLoop:
         """Sync in the background inside ``async with tide.sync_forever():``.
@@ -214,6 +258,15 @@ class Tide:
         """What became of a damaged file that was found at open; None if there was none."""
         return self._recovered
 
+    def _status_of(self, store: Store) -> SyncStatus:
+        running = next((loop for loop in self._loops if loop.state != "stopped"), None)
+        if running is not None and running.state is not None:
+            error = None if running.error is None else str(running.error)
+            return status.told(store.counts, running.state, error)
+        if running is None and not is_synced(store.path):
+            return status.told(store.counts, "stopped", None)
+        return status.told(store.counts, store.counts.state, store.counts.error)
+
     def _syncing(self) -> Synchronizer:
         if self._synchronizer is None:
             raise EndpointError(
@@ -239,16 +292,3 @@ def _choose_transport(endpoint: str | None, transport: Transport | None) -> Tran
     from tide.transports.http import HttpTransport  # noqa: PLC0415 - httpx takes 0.1 s to import
 
     return HttpTransport(endpoint)
-
-
-def _take(tx: StoreTransaction, op: RejectedOp) -> None:
-    if not outbox.take_rejected(tx.sql, op.number):
-        raise NotFoundError(f"the op {op.number} is not rejected (any more); see rejected()")
-
-
-def _retry(tx: StoreTransaction, op: RejectedOp) -> None:
-    _take(tx, op)
-    if op.doc is None:
-        tx.write([Delete(op.collection, op.id)])
-    else:
-        tx.write([Put(op.collection, op.id, dumps(op.doc))])

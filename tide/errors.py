@@ -24,6 +24,7 @@ TideError
 │   ├── MisconfiguredError           the endpoint does not speak tide's protocol
 │   ├── ProtocolError                what came back is not the protocol; nothing was applied
 │   └── ResetNeedsConfirmationError  a resync would remove most documents
+├── NotFlushedError (TimeoutError)   what was written is not on the server yet; nothing is lost
 └── RequestError                     (server) the request is refused; carries the problem
 """
 
@@ -44,6 +45,7 @@ __all__ = [
     "MisconfiguredError",
     "NewerStoreError",
     "NotAStoreError",
+    "NotFlushedError",
     "NotFoundError",
     "NotOpenError",
     "OfflineError",
@@ -186,6 +188,10 @@ class ResetNeedsConfirmationError(SyncError):
 
     Call ``await tide.confirm_reset()`` to let it remove them. Until then they stay.
     """
+
+
+class NotFlushedError(TideError, TimeoutError):
+    """What was written is not on the server yet; it is pushed when the network allows."""
 
 
 class RequestError(TideError):

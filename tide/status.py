@@ -51,10 +51,11 @@ class SyncStatus(NamedTuple):
 
     Attributes:
         state: ``"online"``: the server answered the last time, and nothing waits for long;
-            ``"connecting"``: not tried yet, or still much to push; ``"offline"``: it can't be reached;
-            ``"unauthorized"``, ``"forbidden"``: the credentials are not accepted, or don't reach
-            this space; ``"misconfigured"``: no tide server at that URL; ``"confirm_reset"``: a
-            resync waits for `Tide.confirm_reset`; ``"stopped"``: nobody syncs this file.
+            ``"connecting"``: not tried yet, or still much to push; ``"offline"``: it can't be
+            reached; ``"unauthorized"``, ``"forbidden"``: the credentials are not accepted, or
+            don't reach this space; ``"misconfigured"``: no tide server at that URL;
+            ``"confirm_reset"``: a resync waits for `Tide.confirm_reset`; ``"stopped"``: nobody
+            syncs this file.
         pending: how many ops wait for the server.
         oldest_pending_age: for how many seconds the oldest of them has; 0.0 if none does.
         rejected: how many ops the server refused for good, see `Tide.rejected`.

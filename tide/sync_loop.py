@@ -29,7 +29,7 @@ from tide.status import State
 from tide.store import Store
 from tide.sync import DEADLINE, Synchronizer
 
-__all__ = ["SyncLoop", "lock_of"]
+__all__ = ["SyncLoop", "is_synced", "lock_of"]
 
 logger = logging.getLogger("tide")
 
@@ -50,6 +50,14 @@ _STATES: tuple[tuple[type[Exception], State], ...] = (
 def lock_of(path: Path) -> FileLock:
     """The lock that whoever syncs the file at *path* holds."""
     return FileLock(Path(f"{path}.tide-lock"))
+
+
+def is_synced(path: Path) -> bool:
+    """Whether somebody, in any process, syncs the file at *path*."""
+    lock = lock_of(path)
+    free = lock.take()
+    lock.release()
+    return not free
 
 
 class SyncLoop:
@@ -78,7 +86,7 @@ class SyncLoop:
         self._recorded: tuple[State, str | None] | None = None
         self._due = 0.0  # when the server is to be asked again, by the loop's clock
         self._failures = 0
-        self._busy_since: float | None = None
+        self._busy = False
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
@@ -86,6 +94,7 @@ class SyncLoop:
         self._stopping = False
         self.state = "connecting"
         self._store.feed.add(self._writes)
+        self._store.feed.publish(())  # who watches the status hears of it
         self._task = asyncio.create_task(self._watch(), name=f"tide sync {self._store.path}")
         return self
 
@@ -121,31 +130,38 @@ class SyncLoop:
             while not self._stopping:
                 work = asyncio.create_task(self._run())
                 try:
-                    while not work.done() and not self._hangs():
-                        await asyncio.wait([work], timeout=WEDGED / 4)
-                    if not work.done():
-                        logger.error("syncing hangs, so it starts anew; it hung at\n%s", _at(work))
+                    await self._until_it_hangs(work)
                 finally:
                     work.cancel()
                     await asyncio.wait([work], timeout=1.0)
         finally:
             await self._listening.stop()
 
-    def _hangs(self) -> bool:
-        if self._busy_since is None:
-            return False
-        return asyncio.get_running_loop().time() - self._busy_since > WEDGED
+    async def _until_it_hangs(self, work: asyncio.Task[None]) -> None:
+        """Return when *work* ended, or has not got on for too long."""
+        exchanges = -1
+        while not work.done():
+            await asyncio.wait([work], timeout=WEDGED)
+            if self._busy and exchanges == self._synchronizer.exchanges:
+                logger.error("syncing hangs, so it starts anew; it hung at\n%s", _at(work))
+                return
+            exchanges = self._synchronizer.exchanges
+        if not work.cancelled() and (error := work.exception()):
+            logger.error(
+                "syncing failed in a way that it should not; it starts anew", exc_info=error
+            )
+            await asyncio.sleep(jitter(0.5, 1.0))
 
     async def _run(self) -> None:
         # A cancellation can be lost in other people's code, so it is not what ends the loop.
         while not self._stopping:
             self._news.clear()
-            self._busy_since = asyncio.get_running_loop().time()
+            self._busy = True
             try:
                 delay = await self._turn()
             except Exception as error:  # noqa: BLE001 - reported and tried again; it never dies
                 delay = await self._failed(error)
-            self._busy_since = None
+            self._busy = False
             if not self._stopping:
                 await self._pause(delay)
 
@@ -163,12 +179,13 @@ class SyncLoop:
         return max(0.0, self._due - asyncio.get_running_loop().time())
 
     async def _taken_from_stream(self) -> bool:
-        """Apply the pages that came; whether that was all there was to do."""
+        """Apply the pages that came; whether that brought the node up to date."""
         pages = self._listening.take()
         now = asyncio.get_running_loop().time()
         if not pages or not self.online or self._writes.any or now >= self._due:
             return False
-        return all([await self._synchronizer.take_page(page) for page in pages])
+        taken = [await self._synchronizer.take_page(page) for page in pages]
+        return taken[-1]
 
     async def _sync(self) -> None:
         result = await self._synchronizer.sync_once()

@@ -130,7 +130,7 @@ class _Endpoint:
         self._authenticate = authenticate
         self._anonymous = anonymous
 
-    async def handle(self, request: Request) -> Response:
+    async def handle(self, request: Request) -> Response | LiveStream:
         """Any request."""
         return await (self.sync(request) if request.method == "POST" else self.info(request))
 

@@ -29,7 +29,11 @@ class Transport(ABC):
             ProtocolError: what came is out of bounds, such as too large.
         """
 
-    async def listen(self, cursor: str, headers: Mapping[str, str]) -> AsyncGenerator[Event, None]:
+    async def listen(
+        self,
+        cursor: str,  # noqa: ARG002 - this one has no use for them
+        headers: Mapping[str, str],  # noqa: ARG002
+    ) -> AsyncGenerator[Event, None]:
         """The server's live stream from *cursor*: its events, as they come.
 
         It ends when the server ends it, and at once if the server offers none; then nodes ask
