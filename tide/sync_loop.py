@@ -70,12 +70,13 @@ class SyncLoop:
 
     async def stop(self) -> None:
         """Stop at once; an exchange under way is cut, which is safe. Idempotent."""
-        task, self._task = self._task, None
         self._stopping = True
-        if task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait([task])
-        self._lock.release()
+        try:
+            if self._task is not None and not self._task.done():
+                self._task.cancel()
+                await asyncio.wait([self._task])
+        finally:  # also if this is cancelled while it waits
+            self._lock.release()
 
     async def _run(self) -> None:
         # A cancellation can be lost in other people's code, so it is not what ends the loop.
