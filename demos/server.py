@@ -54,6 +54,8 @@ class EmbeddedServer:
             listener = socket.create_server(("127.0.0.1", self._port))
         except OSError:
             return False
+        # Connections are to send at once; asyncio sees to that only for sockets that it made.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = listener.getsockname()[1]
         config = uvicorn.Config(
             create_app(self._db),

@@ -20,6 +20,7 @@ PATIENCE = 30.0  # seconds until a test gives up; no test waits that long when a
 def served(app: Any, *, port: int = 0) -> Iterator[str]:
     """Serve the ASGI *app* with uvicorn on 127.0.0.1; gives the endpoint, which ends in /sync."""
     with socket.create_server(("127.0.0.1", port)) as listener:  # queues who connects too early
+        no_delay(listener)
         config = uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=[[listener]])
@@ -29,6 +30,11 @@ def served(app: Any, *, port: int = 0) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def no_delay(listener: socket.socket) -> None:
+    """Let its connections send at once; asyncio does so only for the sockets that it made."""
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def free_port() -> int:

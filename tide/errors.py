@@ -84,6 +84,9 @@ class DocumentError(TideError, ValueError):
         self.reason = reason
         self.code = code
 
+    def __reduce__(self) -> tuple[type[DocumentError], tuple[str, str, str]]:
+        return type(self), (self.path, self.reason, self.code)  # as for a process pool
+
 
 class IdError(TideError, ValueError):
     """The id can't name a document: empty, too long, or with characters that ids don't have."""
@@ -204,3 +207,6 @@ class RequestError(TideError):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
         self.problem = problem
+
+    def __reduce__(self) -> tuple[type[RequestError], tuple[Problem]]:
+        return type(self), (self.problem,)

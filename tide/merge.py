@@ -31,7 +31,6 @@ class Merged(NamedTuple):
         pulled: changes that won over what the node held.
         rejected: ops that the server refused for good.
         restamped: ops that wait again with a new stamp.
-        retry_after: seconds until deferred ops may be sent again.
         held: documents that a resync would remove, were it confirmed.
     """
 
@@ -39,7 +38,6 @@ class Merged(NamedTuple):
     pulled: int = 0
     rejected: int = 0
     restamped: int = 0
-    retry_after: float = 0.0
     held: int = 0
 
 
@@ -146,7 +144,7 @@ def _answers(tx: StoreTransaction) -> int:
 
 
 def _settle(tx: StoreTransaction, op: Op, result: Result, merged: Merged) -> Merged:
-    """Do what *result* says of *op*; an unknown status leaves it waiting."""
+    """Do what *result* says of *op*; if it was deferred, or the status is unknown, it waits on."""
     current = result.current
     if current is not None and current.key != op.key:
         raise ProtocolError(f"the answer tells of {current.key} where it was asked about {op.key}")
@@ -156,8 +154,6 @@ def _settle(tx: StoreTransaction, op: Op, result: Result, merged: Merged) -> Mer
     if result.status == "superseded" and current is not None and current.stamp > op.stamp:
         tx.pending -= outbox.acknowledge(tx.sql, op)
         return merged._replace(pulled=merged.pulled + adopt(tx, [current]))
-    if result.status == "deferred":
-        return merged._replace(retry_after=max(merged.retry_after, result.retry_after))
     if not outbox.waits(tx.sql, op):
         return merged  # overwritten since: the newer op will be judged on its own
     if result.status == "restamp":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import logging
 import sqlite3
@@ -43,6 +44,7 @@ PAGE = 1000  # changes wanted in one answer
 MAX_BATCH = 1 << 20  # bytes of documents in one request
 DEADLINE = 120.0  # seconds for one exchange, whatever the transport does
 MAX_RESETS = 3  # of one sync_once
+MAX_RESTAMPS = 3  # of one op in one sync_once
 MAX_REFUSALS = 3  # of one op alone, before it becomes a rejected op
 
 
@@ -69,6 +71,9 @@ class _Pass:
         position: the ops up to here were sent.
         total: what was done.
         resets: how often the server asked to start over.
+        restamps: how often ops with a new stamp were sent.
+        restamped: whether ops got a new stamp, and are to be sent when all others were.
+        suspects: ops that the server refused alone, with what it said.
         held: documents that wait for a confirmation to be removed.
     """
 
@@ -76,16 +81,18 @@ class _Pass:
     position: int = 0
     total: Merged = field(default_factory=Merged)
     resets: int = 0
+    restamps: int = 0
+    restamped: bool = False
+    suspects: list[tuple[Op, Refused]] = field(default_factory=list)
     held: int = 0
 
     def add(self, merged: Merged) -> None:
         self.held = merged.held
+        self.restamped = self.restamped or merged.restamped > 0
         self.total = Merged(
             pushed=self.total.pushed + merged.pushed,
             pulled=self.total.pulled + merged.pulled,
             rejected=self.total.rejected + merged.rejected,
-            restamped=self.total.restamped + merged.restamped,
-            retry_after=max(self.total.retry_after, merged.retry_after),
         )
 
 
@@ -112,6 +119,7 @@ class Synchronizer:
         self._turn = asyncio.Lock()
         self._batch = MAX_OPS  # ops in one request; less after a refusal
         self._refusals: Counter[Op] = Counter()
+        self._deferred: dict[Op, float] = {}  # until when, by the loop's clock
         self.exchanges = 0
 
     async def sync_once(self) -> SyncResult:
@@ -162,7 +170,7 @@ class Synchronizer:
         outgoing = await self._store.read(
             lambda sql: _read_outgoing(sql, state.position, state.upto, self._batch)
         )
-        ops = [op for _, op in outgoing.ops]
+        ops = self._sendable(outgoing.ops)
         request = Request(
             node_id=self._store.node_id,
             cursor=outgoing.cursor,
@@ -176,19 +184,44 @@ class Synchronizer:
         if isinstance(answer, Reset):
             return await self._start_over(state, outgoing, answer)
         if isinstance(answer, Refused):
-            return await self._divide(state, outgoing, answer)
+            return self._divide(state, ops, answer, outgoing)
         if answer.has_more and answer.cursor == outgoing.cursor:
             raise ProtocolError("the server says there is more but does not move the cursor")
         merged = await self._store.write(lambda tx: apply_answer(tx, outgoing.answers, ops, answer))
         if merged is None:  # another process synced meanwhile; ask again from where it got to
             return True
         state.add(merged)
-        if ops:
+        self._defer(ops, answer)
+        if outgoing.ops:
             state.position = outgoing.ops[-1][0]
+        if ops:
             self._batch = min(MAX_OPS, self._batch * 2)
-        if merged.restamped:
-            state.upto = await self._store.read(outbox.last)
-        return answer.has_more or (bool(ops) and state.position < state.upto)
+        rejected = await self._blame(state)
+        if rejected or answer.has_more or (outgoing.ops and state.position < state.upto):
+            return True
+        return state.restamped and await self._send_restamped(state)
+
+    def _sendable(self, waiting: list[tuple[int, Op]]) -> list[Op]:
+        """The ops of *waiting* but those that the server wants later."""
+        now = asyncio.get_running_loop().time()
+        self._deferred = {op: until for op, until in self._deferred.items() if until > now}
+        return [op for _, op in waiting if op not in self._deferred]
+
+    def _defer(self, sent: list[Op], response: Response) -> None:
+        """Take note of when ops that the server did not take now may be sent again."""
+        now = asyncio.get_running_loop().time()
+        for op, result in zip(sent, response.results or (), strict=False):
+            if result.status == "deferred":
+                self._deferred[op] = now + result.retry_after
+
+    async def _send_restamped(self, state: _Pass) -> bool:
+        """Go on with the ops that got a new stamp."""
+        state.restamps += 1
+        if state.restamps > MAX_RESTAMPS:
+            raise ProtocolError("the server asks for new stamps again and again")
+        state.restamped = False
+        state.upto = await self._store.read(outbox.last)
+        return True
 
     async def _start_over(self, state: _Pass, outgoing: _Outgoing, reset: Reset) -> bool:
         state.resets += 1
@@ -197,12 +230,12 @@ class Synchronizer:
         logger.info("the server asks to start over (%s)", reset.kind)
         await self._store.write(lambda tx: apply_reset(tx, outgoing.answers, reset.kind))
         state.position = 0
+        state.suspects = []
         state.upto = await self._store.read(outbox.last)
         return True
 
-    async def _divide(self, state: _Pass, outgoing: _Outgoing, refused: Refused) -> bool:
+    def _divide(self, state: _Pass, ops: list[Op], refused: Refused, outgoing: _Outgoing) -> bool:
         """The server refuses the whole batch: find the op that it is about, by halves."""
-        ops = outgoing.ops
         if not ops:
             raise MisconfiguredError(
                 f"the server refuses even a request without ops ({refused.detail}); check the URL"
@@ -210,15 +243,27 @@ class Synchronizer:
         if len(ops) > 1:
             self._batch = len(ops) // 2
             return True
-        position, op = ops[0]
-        state.position = position
-        self._refusals[op] += 1
-        if refused.too_large or self._refusals[op] >= MAX_REFUSALS:
-            del self._refusals[op]
-            code = "too_large" if refused.too_large else refused.code
-            if await self._store.write(lambda tx: reject_op(tx, op, code, refused.detail)):
-                state.add(Merged(rejected=1))
+        state.position = outgoing.ops[-1][0]
+        state.suspects.append((ops[0], refused))
         return True
+
+    async def _blame(self, state: _Pass) -> bool:
+        """Reject the ops that were refused alone often enough; whether there were any.
+
+        Only after the server took another request: what refuses all of them is no tide server,
+        and no op is to blame.
+        """
+        suspects, state.suspects = state.suspects, []
+        blamed = False
+        for op, refused in suspects:
+            self._refusals[op] += 1
+            if refused.too_large or self._refusals[op] >= MAX_REFUSALS:
+                del self._refusals[op]
+                blamed = True
+                code = "too_large" if refused.too_large else refused.code
+                work = functools.partial(reject_op, op=op, code=code, detail=refused.detail)
+                state.add(Merged(rejected=await self._store.write(work)))
+        return blamed
 
     async def _send(self, body: bytes) -> Answer:
         answer = await self._transfer(body)
@@ -227,19 +272,21 @@ class Synchronizer:
         return answer
 
     async def _transfer(self, body: bytes) -> Answer:
-        headers = await self._current_headers()
         # Not asyncio.wait_for: before Python 3.12 it can swallow a cancellation.
-        exchange = asyncio.ensure_future(self._transport.exchange(body, headers))
+        exchange = asyncio.ensure_future(self._exchange_body(body))
         try:
             await asyncio.wait([exchange], timeout=DEADLINE)
             if not exchange.done():
                 raise OfflineError(f"no answer within {DEADLINE:.0f} seconds")
-            return exchange.result()
+            return _outcome(exchange)
         finally:
             if not exchange.done():
                 exchange.add_done_callback(_forget)
                 exchange.cancel()
                 await asyncio.wait([exchange], timeout=1.0)  # it lets go of its connection
+
+    async def _exchange_body(self, body: bytes) -> Answer:
+        return await self._transport.exchange(body, await self._current_headers())
 
     async def _current_headers(self) -> Mapping[str, str]:
         if not callable(self._headers):
@@ -249,6 +296,16 @@ class Synchronizer:
             return dict(await headers if inspect.isawaitable(headers) else headers)
         except Exception as error:
             raise SyncError(f"the function given as headers= failed: {error!r}") from error
+
+
+def _outcome(exchange: asyncio.Future[Answer]) -> Answer:
+    """What *exchange* ended with. If that would end its caller too, it is an error like others."""
+    if exchange.cancelled():  # from inside: a cancellation from outside does not get here
+        raise OfflineError("the exchange was cancelled, by the transport or by headers=")
+    error = exchange.exception()
+    if error is not None and not isinstance(error, Exception):
+        raise OfflineError(f"the exchange failed: {error!r}") from error
+    return exchange.result()
 
 
 def _forget(exchange: asyncio.Future[Answer]) -> None:

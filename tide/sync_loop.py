@@ -113,16 +113,17 @@ class SyncLoop:
 
     async def stop(self) -> None:
         """Stop at once; an exchange under way is cut, which is safe. Idempotent."""
-        task, self._task = self._task, None
         self._stopping = True
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-            self._store.feed.remove(self._writes)
-            if self.state is not None:
+        try:
+            if self._task is not None and not self._task.done():
+                self._task.cancel()
+                await asyncio.wait([self._task])
+            if self.state not in (None, "stopped"):
                 await self._report("stopped", None)
-        self.state = "stopped"
-        self._lock.release()
+        finally:  # also if this is cancelled while it waits
+            self._store.feed.remove(self._writes)
+            self.state = "stopped"
+            self._lock.release()
 
     async def _watch(self) -> None:
         """Sync until stopped; when syncing hangs, say so and start it anew."""

@@ -223,6 +223,7 @@ class _Worker:
         """Work until told to stop; what was queued before that is still done."""
         while jobs := self._take():
             self._settle(jobs)
+            jobs.clear()  # or, while this waits, a work would keep alive whom it refers to
         self._sql.close()
 
     def _take(self) -> list[_Job]:
