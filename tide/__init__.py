@@ -4,9 +4,11 @@ A local store of documents that always answers, a durable outbox of what the ser
 yet, and two-way sync over HTTP that converges by itself when the network comes back.
 """
 
+from tide.blocking import BlockingBatch, BlockingCollection, BlockingLiveQuery, Stop
 from tide.change import Change
 from tide.client import Tide
 from tide.collection import Collection
+from tide.connection import Connection, connect
 from tide.errors import (
     CollectionNameError,
     DocumentError,
@@ -51,9 +53,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
+    "BlockingBatch",
+    "BlockingCollection",
+    "BlockingLiveQuery",
     "Change",
     "Collection",
     "CollectionNameError",
+    "Connection",
     "Diff",
     "DocumentError",
     "EndpointError",
@@ -76,6 +82,7 @@ __all__ = [
     "RejectedOp",
     "ResetNeedsConfirmationError",
     "StatusWatcher",
+    "Stop",
     "StoreBusyError",
     "StoreCorruptError",
     "StoreError",
@@ -93,5 +100,6 @@ __all__ = [
     "UsageError",
     "Watcher",
     "WrongLoopError",
+    "connect",
     "new_id",
 ]

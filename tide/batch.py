@@ -32,11 +32,7 @@ class Batch:
 
     async def __aenter__(self) -> Batch:
         self._session.use()
-        if self._open or current_batch(self._session):
-            raise UsageError("a batch is already open here; a batch can't hold another one")
-        self._open = True
-        self._outer = _innermost.get()
-        _innermost.set(self)
+        self.enter()
         return self
 
     async def __aexit__(
@@ -45,11 +41,32 @@ class Batch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        writes = self.leave()
+        if kind is None:
+            await self.commit(writes)
+
+    def enter(self) -> None:
+        """From now on, writes made in this context belong to it.
+
+        Raises:
+            UsageError: this one, or another one, is open here already.
+        """
+        if self._open or current_batch(self._session):
+            raise UsageError("a batch is already open here; a batch can't hold another one")
+        self._open = True
+        self._outer = _innermost.get()
+        _innermost.set(self)
+
+    def leave(self) -> list[Write]:
+        """Collect no more; what was collected."""
         self._open = False
         _innermost.set(self._outer)
-        writes = list(self._writes.values())
-        self._writes = {}
-        if kind is None and writes:
+        writes, self._writes = list(self._writes.values()), {}
+        return writes
+
+    async def commit(self, writes: list[Write]) -> None:
+        """Do all *writes* in one transaction."""
+        if writes:
             await self._session.use().write(lambda tx: tx.write(writes))
 
     def stage(self, write: Write) -> None:
