@@ -57,12 +57,14 @@ class EmbeddedServer:
         # Connections are to send at once; asyncio sees to that only for sockets that it made.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = listener.getsockname()[1]
+        app = create_app(self._db)
         config = uvicorn.Config(
-            create_app(self._db),
+            app,
             log_config=None,  # the terminal belongs to the UI
             timeout_graceful_shutdown=1,
         )
-        self._server = uvicorn.Server(config)
+        server = self._server = uvicorn.Server(config)
+        app.state.service.hub.ending = lambda: server.should_exit
         self._thread = threading.Thread(
             target=_serve, args=(self._server, listener), name="demo server", daemon=True
         )

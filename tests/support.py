@@ -23,6 +23,8 @@ def served(app: Any, *, port: int = 0) -> Iterator[str]:
         no_delay(listener)
         config = uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
+        if service := getattr(getattr(app, "state", None), "service", None):
+            service.hub.ending = lambda: server.should_exit  # so that live streams end
         thread = threading.Thread(target=server.run, args=[[listener]])
         thread.start()
         try:

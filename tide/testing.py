@@ -11,18 +11,18 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from random import Random
 from typing import TYPE_CHECKING
 
 from tide.errors import OfflineError, RequestError, StoreError
-from tide.protocol import Problem
+from tide.protocol import COMMENT, HEARTBEAT, Event, EventReader, Problem
 from tide.transports.base import Answer, Transport
 from tide.transports.memory import MemoryTransport
 
 if TYPE_CHECKING:  # importing tide.testing must not need the server's packages
-    from tide.server.access import Validate
+    from tide.server.access import Access, Validate
     from tide.server.service import Service
 
 __all__ = ["FaultyTransport", "MemoryServer", "memory_server"]
@@ -83,7 +83,18 @@ class MemoryServer:
                 return _problem(Problem(503, "unavailable", str(error), retryable=True))
             return Answer(200, answer, {"content-type": "application/json"})
 
-        return MemoryTransport(handle)
+        return MemoryTransport(handle, lambda: _listen(self.service, space, access))
+
+
+async def _listen(service: Service, space: str, access: Access) -> AsyncGenerator[Event, None]:
+    reader = EventReader()
+    listener = await service.listen(space, access)
+    try:
+        while not listener.ended:
+            for event in reader.feed(await listener.next(HEARTBEAT) or COMMENT):
+                yield event
+    finally:
+        service.hub.leave(space, listener)
 
 
 def _problem(problem: Problem) -> Answer:

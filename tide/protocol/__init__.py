@@ -3,7 +3,7 @@
 Pure: no I/O, no clock, no loop. Client, server and tests run this same code.
 """
 
-from tide.protocol.events import Event, EventReader, encode_event
+from tide.protocol.events import COMMENT, HEARTBEAT, Event, EventReader, encode_event
 from tide.protocol.messages import (
     DEFAULT_LIMIT,
     VERSION,
@@ -19,7 +19,9 @@ from tide.protocol.messages import (
 from tide.protocol.parsing import parse_page, parse_request, parse_response, readable
 
 __all__ = [
+    "COMMENT",
     "DEFAULT_LIMIT",
+    "HEARTBEAT",
     "VERSION",
     "BadOp",
     "Event",

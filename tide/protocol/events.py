@@ -9,10 +9,13 @@ from typing import Final, NamedTuple
 
 from tide.errors import ProtocolError
 
-__all__ = ["COMMENT", "Event", "EventReader", "encode_event"]
+__all__ = ["COMMENT", "HEARTBEAT", "Event", "EventReader", "encode_event"]
 
 COMMENT: Final = b":\n\n"
 """What a server sends now and then so that both sides know the other is there."""
+
+HEARTBEAT: Final = 15.0
+"""Seconds of silence after which a server sends that."""
 
 MAX_EVENT: Final = 8 << 20
 """The longest event that is read, in bytes."""

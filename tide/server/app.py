@@ -65,12 +65,8 @@ def create_app(
         tombstone_days: for how many days deletions are remembered. Keep it longer than the age of
             the oldest backup that you would restore.
     """
-    service = Service(
-        SqliteStorage(db_path),
-        validate=validate,
-        tombstone_days=tombstone_days,
-        ending=process_is_ending,
-    )
+    service = Service(SqliteStorage(db_path), validate=validate, tombstone_days=tombstone_days)
+    service.hub.ending = process_is_ending
     endpoint = _Endpoint(service, authenticate, anonymous=anonymous)
 
     @asynccontextmanager

@@ -14,7 +14,7 @@ __all__ = ["Hub", "Listener"]
 
 logger = logging.getLogger("tide.server")
 
-LOOK = 1.0
+LOOK = 0.5
 """Seconds between two looks at whether another process that serves the file accepted something."""
 
 BYE = encode_event("bye", b"{}")
@@ -65,12 +65,14 @@ class Hub:
 
     Args:
         read: reads a page.
-        ending: whether the process was asked to stop, so that no stream keeps it.
+
+    Attributes:
+        ending: tells whether the server was asked to stop, so that no stream keeps it; may be set.
     """
 
-    def __init__(self, read: Read, ending: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, read: Read) -> None:
+        self.ending: Callable[[], bool] = lambda: False
         self._read = read
-        self._ending = ending
         self._channels: dict[str, _Channel] = {}
         self._closed = False
 
@@ -82,7 +84,7 @@ class Hub:
         """
         channel = self._channels.get(space)
         if channel is None:
-            channel = self._channels[space] = _Channel(space, self._read, self._ending)
+            channel = self._channels[space] = _Channel(space, self._read, self._is_ending)
         listener = await channel.join()
         if self._closed:
             listener.end()
@@ -98,6 +100,9 @@ class Hub:
         """Something was accepted in *space*."""
         if channel := self._channels.get(space):
             channel.poke.set()
+
+    def _is_ending(self) -> bool:
+        return self.ending()
 
     def close(self) -> None:
         """End all streams, those to come too. Idempotent."""

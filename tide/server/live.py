@@ -11,13 +11,10 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from tide.protocol.events import COMMENT
+from tide.protocol import COMMENT, HEARTBEAT
 from tide.server.hub import Hub, Listener
 
-__all__ = ["HEARTBEAT", "LiveStream", "process_is_ending"]
-
-HEARTBEAT = 15.0
-"""Seconds of silence after which a comment is sent, so that both sides know of each other."""
+__all__ = ["LiveStream", "process_is_ending"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

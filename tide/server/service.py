@@ -55,7 +55,6 @@ class Service:
         validate: refuses single writes, see `Validate`; called outside of any transaction.
         tombstone_days: for how many days deletions are remembered.
         now: the time, Unix seconds; only the age of tombstones is measured with it.
-        ending: whether the process was asked to stop, so that live streams have to end.
 
     Attributes:
         hub: the live streams.
@@ -68,9 +67,8 @@ class Service:
         validate: Validate | None = None,
         tombstone_days: float = 90.0,
         now: Callable[[], float] = time.time,
-        ending: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.hub = Hub(self._page_after, ending)
+        self.hub = Hub(self._page_after)
         self._storage = storage
         self._validate = validate
         self._keep = tombstone_days * DAY
