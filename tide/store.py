@@ -7,6 +7,7 @@ told to watchers after its commit, from its commit.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from tide import documents, outbox, recovery, schema
 from tide.codec import loads
 from tide.database import Database
-from tide.errors import NotFoundError, StoreCorruptError
+from tide.errors import NotFoundError, StoreCorruptError, StoreError
 from tide.feed import Committed, Feed
 from tide.ids import new_incarnation
 from tide.limits import encode_document
@@ -188,7 +189,9 @@ class Store:
     async def close(self) -> None:
         """Finish what waits, end the watchers, and close the file. Idempotent."""
         try:
-            await self.write(_end_incarnation)
+            if not self._database.damaged:
+                with contextlib.suppress(StoreError):  # the next open checks the whole file then
+                    await self.write(_end_incarnation)
         finally:
             await self._database.close()
             self.feed.close()
