@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, closing
 
 import pytest
 
-from tests.transports import Line, Scripted, op
+from tests.lines import Line, Scripted, op
 from tide import Answer, MisconfiguredError, OfflineError, ProtocolError, SyncError, Tide
 from tide.testing import memory_server
 

@@ -322,7 +322,9 @@ async def test_f36_a_batch_that_is_too_large_for_a_proxy_is_halved_until_it_pass
     assert await way.node.sync_once() == (202, 1, 0)
     assert await way.node.pending() == 0
     assert await way.node.rejected() == []
-    assert len(way.raw.requests) < 60
+    sizes = [len(json.loads(sent.body)["ops"]) for sent in way.raw.requests[1:]]
+    assert sizes[:6] == [202, 101, 50, 25, 12, 24]  # and it grows again
+    assert len(sizes) < 60
 
 
 @pytest.mark.parametrize("room", [-1, 0, 1])

@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import functools
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import aiosqlite
 
-from tide.errors import NotOpenError
+from tide.errors import NotOpenError, StoreBusyError, StoreCorruptError
 from tide.sqlite_errors import store_errors
 
 __all__ = ["Database", "Transaction"]
@@ -58,6 +58,9 @@ class Database(Generic[Tx]):
     """A SQLite file with one writer and one reader, each on a thread of its own.
 
     Made by `open`. It belongs to the event loop that opened it.
+
+    Attributes:
+        damaged: whether damage of the file was met while it was open.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Database(Generic[Tx]):
         begin: Callable[[sqlite3.Connection], Tx],
         committed: Callable[[Tx], None],
     ) -> None:
+        self.damaged = False
         self._path = path
         self._writer = writer
         self._reader = reader
@@ -110,7 +114,7 @@ class Database(Generic[Tx]):
 
         writer = await _open(path, prepare)
         try:
-            reader = await _open(path, _only_read)
+            reader = await _open(path, lambda sql: sql.execute("PRAGMA query_only = ON"))
         except BaseException:
             await writer.close()
             raise
@@ -145,7 +149,7 @@ class Database(Generic[Tx]):
 
     def _look(self) -> bool:
         # Changes only with the commits of others (sqlite.org/pragma.html#pragma_data_version).
-        with store_errors(self._path):
+        with self._errors():
             sql = self._writer._conn  # noqa: SLF001 - see _submit
             (version,) = sql.execute("PRAGMA data_version").fetchone()
         changed, self._version = version != self._version, version
@@ -183,6 +187,8 @@ class Database(Generic[Tx]):
         """(database thread) All *works* in one transaction; if that fails, one each."""
         try:
             return [self._transact(works)]
+        except StoreBusyError as error:  # each alone would wait as long, one after the other
+            return [_Failed(error)] * len(works)
         except BaseException as error:  # noqa: BLE001 - handed to who waits for this work
             if len(works) == 1:
                 return [_Failed(error)]
@@ -190,7 +196,7 @@ class Database(Generic[Tx]):
 
     def _transact(self, works: Sequence[Callable[[Tx], Any]]) -> _Done:
         sql = self._writer._conn  # noqa: SLF001 - see _submit
-        with store_errors(self._path):
+        with self._errors():
             sql.execute("BEGIN IMMEDIATE")  # a deferred one fails at once when it is overtaken
             try:
                 transaction = self._begin(sql)
@@ -204,29 +210,32 @@ class Database(Generic[Tx]):
         transaction.committed()
         return _Done(transaction, results)
 
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            with store_errors(self._path):
+                yield
+        except StoreCorruptError:
+            self.damaged = True
+            raise
+
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         sql = self._reader._conn  # noqa: SLF001 - see _submit
-        with store_errors(self._path):
+        with self._errors():
             sql.execute("BEGIN")
             try:
                 return work(sql)
             finally:
-                sql.execute("ROLLBACK")
-
-
-def _only_read(sql: sqlite3.Connection) -> None:
-    sql.execute("PRAGMA query_only = ON")
+                if sql.in_transaction:  # an I/O error may have ended it
+                    sql.execute("ROLLBACK")
 
 
 def _configure(sql: sqlite3.Connection, durability: str) -> None:
     sql.execute("PRAGMA journal_mode = WAL")
-    sql.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
+    sql.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
     sql.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone does not reach the disk
     sql.execute("PRAGMA cache_size = -65536")  # KiB; random ids need it, it is used as needed
     sql.execute("PRAGMA wal_autocheckpoint = 10000")  # pages: rarer checkpoints, faster bulk
-
-
-_SYNCHRONOUS = {"full": "FULL", "relaxed": "NORMAL"}
 
 
 def _submit(connection: aiosqlite.Connection, work: Callable[[], T]) -> asyncio.Future[T]:
@@ -261,24 +270,18 @@ def _set(future: asyncio.Future[Any], result: object, error: BaseException | Non
         future.set_exception(error)
 
 
-async def _open(path: Path, prepare: Callable[[sqlite3.Connection], None]) -> aiosqlite.Connection:
+async def _open(path: Path, prepare: Callable[..., object]) -> aiosqlite.Connection:
     """A connection to *path*, after *prepare* has run on it."""
     connection = aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT)
     # aiosqlite's thread would keep a program alive that forgets to close. What put() has
     # acknowledged is on disk, so nothing is lost when the thread dies with the program.
     connection._thread.daemon = True  # noqa: SLF001 - there is no public way
     with store_errors(path):
-        await connection
-    try:
-        await _submit(connection, functools.partial(_prepare, connection, path, prepare))
-    except BaseException:
-        await connection.close()
-        raise
+        try:
+            await connection
+            await _submit(connection, lambda: prepare(connection._conn))  # noqa: SLF001 - see there
+        except BaseException:
+            await connection.close()
+            connection._thread.join()  # noqa: SLF001 - it would report to a loop that may be closed
+            raise
     return connection
-
-
-def _prepare(
-    connection: aiosqlite.Connection, path: Path, prepare: Callable[[sqlite3.Connection], None]
-) -> None:
-    with store_errors(path):
-        prepare(connection._conn)  # noqa: SLF001 - see _submit

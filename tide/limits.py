@@ -201,7 +201,7 @@ def _shown_path(path: _Path) -> str:
 
 def _shown(value: object) -> str:
     """A short form of *value* for an error message."""
-    if isinstance(value, int) and not _fits_64_bits(value):
+    if isinstance(value, int) and value.bit_length() > 128:
         return f"an integer of {value.bit_length()} bits"
     try:
         text = ascii(value)

@@ -33,6 +33,10 @@ logger = logging.getLogger("tide")
 
 _SUFFIXES = ("", "-wal", "-shm")
 _APPLICATION_ID_AT = 68  # sqlite.org/fileformat.html, section 1.3
+_LARGEST_PAGE = 1 << 16
+_MAX_ROWID = (1 << 63) - 1
+_MISSES = 2_000  # rows to try to get past damage: as many as several pages hold
+_LOOKUPS = 100_000
 
 
 class Recovered(NamedTuple):
@@ -99,11 +103,11 @@ def set_aside(path: Path, error: StoreCorruptError) -> Recovered:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file that SQLite can't read is a store of ours, going by its header."""
+    """Whether a file that SQLite can't read is a store of ours, going by its first page."""
     with path.open("rb") as file:
-        header = file.read(100)
+        page = file.read(_LARGEST_PAGE)
     ours = schema.APPLICATION_ID.to_bytes(4, "big")
-    return header[_APPLICATION_ID_AT:][:4] == ours or path.with_name(f"{path.name}-wal").exists()
+    return page[_APPLICATION_ID_AT:][:4] == ours or schema.MIGRATIONS[0][0].strip().encode() in page
 
 
 def _free_name(path: Path) -> Path:
@@ -129,35 +133,50 @@ def _read_ops(path: Path) -> Recovered:
             op = _op(row[:5]) if row else None
             unreadable |= op is None
             if row and op is not None:
-                rejected.append((op, _text(row[5]), _text(row[6])))
+                rejected.append((op, _words(row[5]), _words(row[6])))
     return Recovered(path, tuple(pending), tuple(rejected), unreadable)
 
 
-_OUTBOX = """
-    SELECT position, collection, id, doc, counter, node_id
-    FROM outbox WHERE position > ? ORDER BY position
-"""
+_OUTBOX = "SELECT position, collection, id, doc, counter, node_id FROM outbox WHERE position"
 _REJECTED = """
     SELECT number, collection, id, doc, counter, node_id, code, detail
-    FROM rejected WHERE number > ? ORDER BY number
+    FROM rejected WHERE number
 """
 
 
 def _rows(sql: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...] | None]:
-    """The rows of a damaged table, from the front and then from the back; None for the damage."""
-    last = 0
-    try:
-        for row in sql.execute(query, [last]):
-            last = row[0]
+    """The rows of a damaged table, each once; None for what can't be read.
+
+    Row by row: sqlite3 reads ahead, and would give up a whole row for damage in the next one. In
+    order and then each number alone, since damage of one row can hide others from the first way.
+    """
+    seen: set[tuple[Any, ...]] = set()
+    first, number, misses = 0, 0, 0
+    while misses < _MISSES and number < _MAX_ROWID:
+        row = _row(sql, f"{query} > ? ORDER BY 1 LIMIT 1", number)
+        if row is None:
+            break
+        if not row:
+            yield None
+            misses += 1
+        elif row not in seen:
+            seen.add(row)
             yield row[1:]
-        return
-    except sqlite3.DatabaseError:
-        yield None
-    try:
-        for row in sql.execute(f"{query} DESC", [last]):
+        first = first or (row[0] if row else 0)
+        number = max(row[0] if row else 0, number + 1)
+    for each in range(first - _MISSES, min(number, first + _LOOKUPS) + _MISSES):
+        row = _row(sql, f"{query} = ?", each)
+        if row and row not in seen:
             yield row[1:]
+
+
+def _row(sql: sqlite3.Connection, query: str, number: int) -> tuple[Any, ...] | None:
+    """The row that *query* finds, None if there is none, an empty one if it can't be read."""
+    try:
+        row: tuple[Any, ...] | None = sql.execute(query, [number]).fetchone()
+        return row
     except sqlite3.DatabaseError:
-        return  # met the damage from the other side
+        return ()
 
 
 def _op(row: tuple[Any, ...]) -> Op | None:
@@ -174,6 +193,11 @@ def _op(row: tuple[Any, ...]) -> Op | None:
     except (CollectionNameError, IdError, DocumentError, ValueError):
         return None
     return Op(*key, doc, Stamp(counter, node_id))
+
+
+def _words(value: Any) -> str:
+    """What is left of a text that only people read."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else ""
 
 
 def _text(value: Any) -> str:

@@ -107,9 +107,13 @@ def check(sql: sqlite3.Connection) -> None:
         NotAStoreError: it is another program's database.
         NewerStoreError: a newer tide wrote it.
     """
-    (application_id,) = sql.execute("PRAGMA application_id").fetchone()
-    (version,) = sql.execute("PRAGMA user_version").fetchone()
-    (tables,) = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    sql.execute("BEGIN")  # one snapshot: another process may be making the tables just now
+    try:
+        (application_id,) = sql.execute("PRAGMA application_id").fetchone()
+        (version,) = sql.execute("PRAGMA user_version").fetchone()
+        (tables,) = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    finally:
+        sql.execute("ROLLBACK")
     path = sql.execute("PRAGMA database_list").fetchone()[2]
     if application_id != APPLICATION_ID and (tables or application_id or version):
         raise NotAStoreError(

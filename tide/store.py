@@ -7,6 +7,7 @@ told to watchers after its commit, from its commit.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from tide import documents, log, outbox, recovery, schema, status
 from tide.change import Committed, What
 from tide.codec import loads
 from tide.database import Database
-from tide.errors import NotFoundError, StoreCorruptError
+from tide.errors import NotFoundError, StoreCorruptError, StoreError
 from tide.feed import Feed
 from tide.ids import new_incarnation
 from tide.limits import encode_document
@@ -247,7 +248,9 @@ class Store:
         """Finish what waits, end the watchers, and close the file. Idempotent."""
         await self.feed.stop()
         try:
-            await self.write(_end_incarnation)
+            if not self._database.damaged:
+                with contextlib.suppress(StoreError):  # the next open checks the whole file then
+                    await self.write(_end_incarnation)
         finally:
             await self._database.close()
             self.feed.end()

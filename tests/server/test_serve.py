@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import inspect
 import json
 import re
 import signal
@@ -12,10 +14,12 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
 from tests.support import PATIENCE, free_port
+from tide.server import create_app
 
 NODE = "alice.phone.0001"
 START = re.compile(
@@ -221,6 +225,31 @@ def test_a_token_file_without_tokens_is_told(tmp_path, content, match):
     assert code == 1
     assert match in told
     assert not (tmp_path / "server.db").exists()
+
+
+# The page
+
+PAGE = (Path(__file__).parents[2] / "docs" / "server.md").read_text("utf-8")
+
+
+def test_the_page_tells_of_every_option_and_its_default():
+    ran = subprocess.run(
+        [sys.executable, *SERVE, "--help"], capture_output=True, text=True, timeout=60, check=True
+    )
+    options = set(re.findall(r"--[a-z-]+", ran.stdout)) - {"--help"}
+    assert len(options) == 5
+    told = dict(re.findall(r"^\| `(--[a-z-]+)[A-Z ]*` \| `?([^|`]*?)`? ?\|", PAGE, re.MULTILINE))
+    assert set(told) == options
+    for option in ("--db", "--host", "--port"):
+        assert f"default: {told[option]}" in ran.stdout
+
+
+def test_the_page_tells_of_every_argument_and_its_default():
+    told = dict(re.findall(r"^\| `([a-z_]+)` \| ([^|]*) \|", PAGE, re.MULTILINE))
+    arguments = inspect.signature(create_app).parameters
+    assert {name: ast.literal_eval(default.strip("`")) for name, default in told.items()} == {
+        name: argument.default for name, argument in arguments.items()
+    }
 
 
 # Stop

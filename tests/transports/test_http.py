@@ -102,6 +102,14 @@ async def test_one_connection_is_kept_and_used_again():
     assert (len(server.requests), server.connections) == (5, 1)
 
 
+async def test_closing_lets_go_of_every_connection():
+    async with connected(always(wire(Answer(200, b"{}", JSON)))) as (transport, server):
+        await asyncio.gather(*(transport.exchange(b"{}", {}) for _ in range(3)))
+        assert server.open >= 1
+        await transport.aclose()
+        await until(lambda: server.open == 0)
+
+
 async def test_a_connection_that_the_server_closed_meanwhile_is_replaced():
     async def respond(sent, writer):
         writer.write(wire(Answer(200, b"{}", JSON)))  # promises to keep it open, and does not
