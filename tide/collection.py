@@ -155,9 +155,11 @@ class Collection:
 
         Args:
             where: whether a document, which it must not change, is in the picture; None: all are.
-            key: what to sort by, made of a document; None: the id. A field that is missing here
-                and there is fine: ``key=lambda doc: doc.get("due")`` puts None first.
-            reverse: whether the greatest comes first.
+            key: what to sort by, made of a document; None: the id. Numbers, text, dates and the
+                like, and tuples and lists of them, in any mixture; None comes first, so a field
+                that is missing here and there is fine: ``key=lambda doc: doc.get("due")``.
+                Documents with equal keys are in the order of their ids.
+            reverse: whether all of that is the other way round: the greatest comes first.
             limit: how many documents the picture shows at most; None: all.
 
         Raises:

@@ -246,8 +246,10 @@ def _submit(connection: aiosqlite.Connection, work: Callable[[], T]) -> asyncio.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
+    jobs = [(work, future)]  # taken out to be done: the thread holds on to what it ran last
 
     def run() -> None:
+        work, future = jobs.pop()
         result: T | None = None
         error: BaseException | None = None
         try:

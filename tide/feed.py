@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from tide.change import Change, Committed
-from tide.errors import TideError
 
 __all__ = ["Feed", "Listener", "Watcher"]
 
@@ -21,6 +20,9 @@ MAX_STEPS = 1000
 
 LOOK = 0.05
 """Seconds between two looks at whether another process has committed something."""
+
+IDLE = 1.0
+"""The same while nobody listens, so that who then begins to is not told of what is long past."""
 
 
 class Listener(Protocol):
@@ -115,7 +117,7 @@ class Watcher:
 class Feed:
     """The listeners of a store; it holds them weakly, so a dropped one is gone.
 
-    While there is any, it looks again and again at whether others have committed something.
+    It looks again and again at whether others have committed something: often while there is any.
 
     Args:
         catch_up: lets the feed publish what others committed to the file.
@@ -125,9 +127,18 @@ class Feed:
         self._catch_up = weakref.WeakMethod(catch_up)
         self._listeners: dict[str | None, weakref.WeakSet[Listener]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._idle = True
         self._look_task: asyncio.Task[None] | None = None
         self._trouble = ""  # what was told of the last look that failed
         self._stopped = False
+
+    def start(self) -> None:
+        """Look from now on, again and again."""
+        # A timer, not a task that sleeps: it leaves nothing behind in a loop that just ends.
+        if not self._stopped:
+            self._idle = not self._all()
+            rest = IDLE if self._idle else LOOK
+            self._timer = asyncio.get_running_loop().call_later(rest, self._start_looking)
 
     def watch(self, collection: str, id_: str | None = None) -> Watcher:
         """Register a watcher; it gets what is committed from now on."""
@@ -138,8 +149,9 @@ class Feed:
     def add(self, listener: Listener, collection: str | None = None) -> None:
         """Tell *listener* of what is committed from now on in *collection*; None: in all."""
         self._listeners.setdefault(collection, weakref.WeakSet()).add(listener)
-        if self._timer is None:
-            self._look_soon()
+        if self._idle and self._timer is not None:
+            self._timer.cancel()
+            self.start()
 
     def remove(self, listener: Listener) -> None:
         """Tell *listener* nothing more."""
@@ -154,7 +166,10 @@ class Feed:
                 by_collection.setdefault(change.collection, []).append(change)
         for collection, theirs in by_collection.items():
             for listener in list(self._listeners.get(collection, ())):
-                listener.tell(theirs)
+                try:
+                    listener.tell(theirs)
+                except Exception:  # noqa: PERF203 - who wrote this waits, and can't help it
+                    logger.exception("%r failed at what was committed", listener)
 
     async def stop(self) -> None:
         """Look no more at what others commit."""
@@ -173,13 +188,8 @@ class Feed:
     def _all(self) -> list[Listener]:
         return [one for listeners in self._listeners.values() for one in listeners]
 
-    def _look_soon(self) -> None:
-        # A timer, not a task that sleeps: it leaves nothing behind in a loop that just ends.
-        self._timer = None
-        if self._all() and not self._stopped:
-            self._timer = asyncio.get_running_loop().call_later(LOOK, self._start_looking)
-
     def _start_looking(self) -> None:
+        self._timer = None
         self._look_task = asyncio.get_running_loop().create_task(self._look(), name="tide feed")
 
     async def _look(self) -> None:
@@ -188,8 +198,8 @@ class Feed:
             try:
                 await catch_up()
                 self._trouble = ""
-            except TideError as error:
+            except Exception as error:  # noqa: BLE001 - reported; it looks again
                 if str(error) != self._trouble:
                     logger.warning("can't see what other processes write: %s", error)
                 self._trouble = str(error)
-            self._look_soon()
+            self.start()

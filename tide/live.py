@@ -6,6 +6,7 @@ It is what the adapters of UI frameworks wrap, so that each of them can be thin.
 from __future__ import annotations
 
 import asyncio
+import math
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
@@ -48,12 +49,13 @@ class LiveQuery:
         self._pending: set[str] = set()
         self._revision = 0
         self._items: FrozenDict | None = None
+        self._lsn = 0  # of the newest change that the picture began with
         self._waiting: list[Committed] = []
         self._loading: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # once the picture is there
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
-        self._stepped = 0.0  # when, by the loop's clock
+        self._stepped = -math.inf  # when, by the loop's clock
         self._readers: weakref.WeakSet[LiveReader] = weakref.WeakSet()
         self._subscriptions: list[Subscription] = []
 
@@ -76,7 +78,7 @@ class LiveQuery:
         """Each step from now on, for one reader; first of all the whole picture."""
         if self._loading is None:
             raise UsageError("the query was not started; use `async with collection.live() as …`")
-        reader = LiveReader(self, self.whole, ended=self._closed)
+        reader = LiveReader(self._loading, self._whole, ended=self._closed)
         self._readers.add(reader)
         return reader
 
@@ -93,7 +95,8 @@ class LiveQuery:
 
     @property
     def revision(self) -> int:
-        """How many steps there were; 0 until the picture is there."""
+        """How many steps there were; 0 until the picture is there, which is the first."""
+        self._step()
         return self._revision
 
     @property
@@ -107,6 +110,7 @@ class LiveQuery:
     @property
     def errors(self) -> dict[str, Exception]:
         """Why documents are left out: those for which *where* or *key* raised, by id."""
+        self._step()
         return dict(self._picture.errors)
 
     def __len__(self) -> int:
@@ -128,8 +132,13 @@ class LiveQuery:
     ) -> Subscription:
         """Call *callback* with the diff of each step from now on, on the event loop.
 
-        It ends with `Subscription.close`, with the query, and when its owner goes away: the object
-        whose method *callback* is, or else *owner*, which are held weakly.
+        If the picture is not there yet, the first diff is the whole of it. It ends with
+        `Subscription.close`, with the query, and when its owner goes away: the object whose method
+        *callback* is, or else *owner*, which are held weakly. (A *callback* that itself refers to
+        *owner* keeps it alive.) Hold the query, or the subscription, for as long as it is to go on.
+
+        Raises:
+            UsageError: *callback* is async; use ``async for`` then.
         """
         subscription = Subscription(callback, owner, self)
         self._subscriptions.append(subscription)
@@ -149,11 +158,14 @@ class LiveQuery:
             self._timer.cancel()
         for reader in list(self._readers):
             reader.end()
-        self._subscriptions.clear()
+        for subscription in self._subscriptions:
+            subscription.close()
 
     def tell(self, changes: Sequence[Committed]) -> None:
         """Take note of committed *changes*; called by the feed."""
-        self._waiting.extend(changes)
+        if self._closed:
+            return
+        self._waiting.extend(change for change in changes if change.lsn > self._lsn)
         if self._loop is None or self._timer is not None:
             return
         rest = self._stepped + FRAME - self._loop.time()
@@ -162,7 +174,7 @@ class LiveQuery:
         else:
             self._step()
 
-    def whole(self) -> Diff:
+    def _whole(self) -> Diff:
         """The picture as a diff."""
         visible = enumerate(self._picture.visible())
         added = tuple(Placed(place, id_, doc) for place, (id_, doc) in visible)
@@ -171,7 +183,7 @@ class LiveQuery:
     async def _start(self) -> LiveQuery:
         if self._closed:
             raise UsageError("the query was closed; make another one with live()")
-        if self._loading is None:
+        if self._loading is None or (self._loading.done() and self._loop is None):  # it failed
             self._loading = asyncio.ensure_future(self._load())
         await asyncio.shield(self._loading)
         return self
@@ -179,10 +191,19 @@ class LiveQuery:
     async def _load(self) -> None:
         store = self._session.use()
         store.feed.add(self, self._collection)  # before reading, so that nothing falls in between
-        lsn, docs, self._pending = await store.read(lambda sql: _read(sql, self._collection))
+        try:
+            snapshot = await store.read(lambda sql: _read(sql, self._collection))
+        except BaseException:
+            store.feed.remove(self)
+            raise
+        self._lsn, docs, self._pending = snapshot
         self._picture.load(docs)
-        self._waiting = [change for change in self._waiting if change.lsn > lsn]
+        self._items = None
         self._revision, self._loop = 1, asyncio.get_running_loop()
+        # Others, and the database thread, are ahead of what the feed has told.
+        self._waiting = [change for change in self._waiting if change.lsn > self._lsn]
+        if self._subscriptions:
+            self._tell(self._whole())
         self._step()
 
     def _step(self) -> None:

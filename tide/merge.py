@@ -152,7 +152,7 @@ def _settle(tx: StoreTransaction, op: Op, result: Result, merged: Merged) -> Mer
         _acknowledge(tx, op)
         return merged._replace(pushed=merged.pushed + 1)
     if result.status == "superseded" and current is not None and current.stamp > op.stamp:
-        tx.pending -= outbox.acknowledge(tx.sql, op)
+        _acknowledge(tx, op)  # also if both are deletes, so that nothing else is told
         return merged._replace(pulled=merged.pulled + adopt(tx, [current]))
     if not outbox.waits(tx.sql, op):
         return merged  # overwritten since: the newer op will be judged on its own

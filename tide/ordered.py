@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from itertools import chain
 from typing import Any
+from uuid import UUID
 
 __all__ = ["Ordered", "sort_key"]
 
@@ -36,10 +39,6 @@ class Ordered:
 
     def __reversed__(self) -> Iterator[Entry]:
         return chain.from_iterable(reversed(chunk) for chunk in reversed(self._chunks))
-
-    def first(self, count: int) -> Iterator[Entry]:
-        """The first *count* entries."""
-        return islice(self, count)
 
     def add(self, entry: Entry) -> None:
         """Put *entry* where it belongs."""
@@ -75,21 +74,29 @@ class Ordered:
 
 
 def sort_key(value: Any) -> Entry:
-    """What to sort by instead of *value*, such that values of all kinds have an order.
+    """What to sort by instead of *value*, such that values of all kinds have one order.
 
-    None comes first, then numbers, text, lists and tuples, and whatever else by its type; so a
-    document that lacks a field does not break the order of the others.
+    None and NaN come first, then numbers, text, lists and tuples, bytes, UUIDs, dates, times
+    (those without a time zone before those with one), and durations; so a document that lacks a
+    field does not break the order of the others. Nothing else is let in: one comparison that
+    fails, or contradicts another, would spoil the order of all.
 
     Raises:
         TypeError: there is no order for it.
     """
-    if value is None or value != value:  # noqa: PLR0124 - NaN: it has no order of its own
+    if value is None:
         return (0,)
-    if isinstance(value, int | float):
-        return (1, value)
+    if isinstance(value, int | float | Decimal):
+        return (0,) if value != value else (1, value)  # noqa: PLR0124 - NaN
     if isinstance(value, str):
         return (2, value)
     if isinstance(value, list | tuple):
         return (3, tuple(map(sort_key, value)))
-    value < value  # noqa: B015, PLR0124 - raises if it has no order
-    return (4, type(value).__qualname__, value)
+    for rank, kind in enumerate(_OTHERS, 4):
+        if isinstance(value, kind):
+            zone = isinstance(value, datetime | time) and value.utcoffset() is not None
+            return (rank, zone, value)
+    raise TypeError(f"there is no order for {value!r}; see key= of live()")
+
+
+_OTHERS = (bytes, UUID, datetime, date, time, timedelta)  # each datetime is a date too

@@ -86,9 +86,7 @@ class Picture:
         """Begin with *docs*, in place of whatever was there."""
         self._docs = {}
         self._entries = {}
-        for id_, doc in docs.items():
-            if entry := self._judge(id_, doc):
-                self._docs[id_], self._entries[id_] = doc, entry
+        self._let_in(docs)
         self._order = Ordered(self._entries.values())
 
     def __len__(self) -> int:
@@ -118,10 +116,8 @@ class Picture:
         window = None if self._limit is None else {id_: self._docs[id_] for id_ in self._window()}
         for id_ in changed:
             self._drop(id_)
-        for id_, doc in changed.items():
-            if doc is not None and (entry := self._judge(id_, doc)):
-                self._docs[id_], self._entries[id_] = doc, entry
-                self._order.add(entry)
+        for entry in self._let_in({id_: doc for id_, doc in changed.items() if doc is not None}):
+            self._order.add(entry)
         if window is None:
             return self._diff(before, {*changed, *marked})
         return self._diff_of_window(window, {*changed, *marked})
@@ -147,17 +143,43 @@ class Picture:
             },
         )
 
+    def _let_in(self, docs: Mapping[str, FrozenDict]) -> list[Entry]:
+        """Take those of *docs* that belong in the picture; their entries."""
+        failed: dict[str, Exception] = {}
+        entries: list[Entry] = []
+        for id_, doc in docs.items():
+            try:
+                entry = self._judge(id_, doc)
+            except Exception as error:  # noqa: BLE001 - an app's function; reported, by its document
+                failed[id_] = error
+                continue
+            if entry is not None:
+                self._docs[id_], self._entries[id_] = doc, entry
+                entries.append(entry)
+        self._report(failed)
+        return entries
+
     def _judge(self, id_: str, doc: FrozenDict) -> Entry | None:
         """Where *doc* belongs in the order; None if it is not in the picture."""
-        self.errors.pop(id_, None)
-        try:
-            if self._where is not None and not self._where(doc):
-                return None
-            return ((0,), id_) if self._key is None else (sort_key(self._key(doc)), id_)
-        except Exception as error:  # noqa: BLE001 - an app's function; reported, by its document
-            self.errors[id_] = error
-            logger.warning("where= or key= failed, so document %r is left out: %r", id_, error)
+        if self._where is not None and not self._where(doc):
             return None
+        return (0, id_) if self._key is None else (sort_key(self._key(doc)), id_)
+
+    def _report(self, failed: dict[str, Exception]) -> None:
+        """Say once for all of a step which documents are left out, and why."""
+        if not failed:
+            return
+        id_, error = next(iter(failed.items()))
+        logger.warning(
+            "where= or key= failed for %d documents, which are left out; for %r with %r",
+            len(failed),
+            id_,
+            error,
+            exc_info=error,
+        )
+        for one in failed.values():
+            one.__traceback__ = None  # it would hold all that was there at the time
+        self.errors.update(failed)
 
     def _drop(self, id_: str) -> None:
         self.errors.pop(id_, None)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import logging
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from types import MethodType
 
+from tide.errors import UsageError
 from tide.picture import Diff
 
 __all__ = ["LiveReader", "Subscription"]
+
+logger = logging.getLogger("tide")
 
 MAX_DIFFS = 100
 """How many diffs wait for a slow reader before it gets the whole picture instead."""
@@ -18,8 +24,10 @@ MAX_DIFFS = 100
 class LiveReader:
     """The diffs of one `LiveQuery`, for one reader: ``async for diff in query``."""
 
-    def __init__(self, ready: Awaitable[object], whole: Callable[[], Diff], *, ended: bool) -> None:
-        self._ready = ready
+    def __init__(
+        self, loading: asyncio.Future[None], whole: Callable[[], Diff], *, ended: bool
+    ) -> None:
+        self._loading = loading
         self._whole = whole
         self._diffs: deque[Diff] = deque()
         self._behind = True  # it gets the whole picture next
@@ -30,7 +38,7 @@ class LiveReader:
         return self
 
     async def __anext__(self) -> Diff:
-        await self._ready
+        await asyncio.shield(self._loading)
         while True:
             if self._behind:
                 self._behind = False
@@ -66,34 +74,45 @@ class LiveReader:
 
 
 class Subscription:
-    """A callback that is called with each step of a `LiveQuery`, until `close`."""
+    """A callback that is called with each step of a `LiveQuery`, until `close`.
+
+    It keeps the query alive, and its owner not.
+    """
 
     def __init__(
         self, callback: Callable[[Diff], object], owner: object | None, query: object
     ) -> None:
-        self.closed = False
-        self._query = query  # which it keeps alive
-        method = getattr(callback, "__self__", None) is not None
+        if inspect.iscoroutinefunction(callback):
+            raise UsageError(
+                f"subscribe() calls a plain function, and {callback!r} is async; "
+                "start a task that does `async for diff in query` instead"
+            )
+        self._query: object | None = query
         self._callback: Callable[[], Callable[[Diff], object] | None] = (
-            weakref.WeakMethod(callback) if method else lambda: callback
+            weakref.WeakMethod(callback) if isinstance(callback, MethodType) else lambda: callback
         )
-        if owner is not None:
-            weakref.finalize(owner, self.close).atexit = False
+        self._owner = weakref.ref(self if owner is None else owner)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or its owner is gone."""
+        return self._query is None or self._owner() is None or self._callback() is None
 
     def tell(self, diff: Diff) -> None:
         """Call the callback, if its owner is still there."""
         callback = self._callback()
-        if callback is None:
-            self.close()
         if callback is None or self.closed:
             return
         try:
             callback(diff)
-        except Exception as error:  # noqa: BLE001 - an app's function, reported as the loop does
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": f"a subscription to a LiveQuery failed: {error!r}", "exception": error}
-            )
+        except Exception:
+            logger.exception("a subscription to a LiveQuery failed: %r", callback)
 
     def close(self) -> None:
         """Call it no more. Idempotent."""
-        self.closed = True
+        self._query = None
+        self._callback = _nothing
+
+
+def _nothing() -> None:
+    return None

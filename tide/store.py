@@ -221,6 +221,7 @@ class Store:
         except BaseException:
             await self._database.close()
             raise
+        self.feed.start()
 
     def _committed(self, tx: StoreTransaction) -> None:
         self.counts = tx.counts
