@@ -6,7 +6,7 @@ These functions run on the database thread, inside a transaction.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tide.protocol import Op
 from tide.stamp import Stamp
@@ -14,6 +14,7 @@ from tide.stamp import Stamp
 __all__ = [
     "collections",
     "count",
+    "each",
     "find",
     "read",
     "read_all",
@@ -40,6 +41,14 @@ def read_all(sql: sqlite3.Connection, collection: str) -> list[tuple[str, str]]:
         "SELECT id, doc FROM documents WHERE collection = ? AND doc IS NOT NULL ORDER BY id",
         (collection,),
     ).fetchall()
+
+
+def each(sql: sqlite3.Connection, collection: str) -> Iterator[tuple[str, str]]:
+    """As `read_all`, one after the other, however many there are."""
+    yield from sql.execute(
+        "SELECT id, doc FROM documents WHERE collection = ? AND doc IS NOT NULL ORDER BY id",
+        (collection,),
+    )
 
 
 def count(sql: sqlite3.Connection, collection: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import IO
 
@@ -44,6 +45,29 @@ class FileLock:
                 return False
             self._file = file
         return True
+
+    def is_held(self) -> bool:
+        """Whether somebody holds it. Makes no file."""
+        if self._file is not None:
+            return True
+        try:
+            with self._path.open("rb") as file:
+                _try_lock(file)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def holder(self) -> int | None:
+        """The process that holds it; None if nobody does, or if the system does not tell."""
+        try:
+            inode = self._path.stat().st_ino
+            locks = Path("/proc/locks").read_text("ascii")  # proc_locks(5); only Linux has it
+        except OSError:
+            return None
+        held = re.search(rf" FLOCK +\S+ +WRITE +(\d+) \S+:{inode} ", locks)
+        return int(held[1]) if held else None
 
     def release(self) -> None:
         """Let go of the lock. Idempotent."""

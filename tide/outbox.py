@@ -16,6 +16,7 @@ from tide.stamp import Stamp
 
 __all__ = [
     "RejectedOp",
+    "WaitingOp",
     "acknowledge",
     "add",
     "batch",
@@ -29,6 +30,7 @@ __all__ = [
     "restamp",
     "take_rejected",
     "waiting_ids",
+    "waiting_ops",
     "waiting_since",
     "waits",
     "waits_before",
@@ -53,6 +55,22 @@ class RejectedOp(NamedTuple):
     doc: dict[str, Any] | None
     code: str
     detail: str
+
+
+class WaitingOp(NamedTuple):
+    """An op that waits, as people look at it.
+
+    Attributes:
+        collection: the collection's name.
+        id: the document's id.
+        doc: the document's JSON text; None for a delete.
+        written_at: when it was written, Unix seconds.
+    """
+
+    collection: str
+    id: str
+    doc: str | None
+    written_at: float
 
 
 def add(sql: sqlite3.Connection, ops: Sequence[Op], lsn: int, written_at: float) -> int:
@@ -154,6 +172,12 @@ def waits_before(sql: sqlite3.Connection, lsn: int) -> bool:
     """Whether an op waits that was written at *lsn* or before."""
     row = sql.execute("SELECT 1 FROM outbox WHERE lsn <= ? LIMIT 1", [lsn]).fetchone()
     return row is not None
+
+
+def waiting_ops(sql: sqlite3.Connection) -> list[WaitingOp]:
+    """The ops that wait, in the order in which they will be pushed."""
+    rows = sql.execute("SELECT collection, id, doc, written_at FROM outbox ORDER BY position")
+    return [WaitingOp(*row) for row in rows]
 
 
 def waiting_ids(sql: sqlite3.Connection, collection: str) -> set[str]:

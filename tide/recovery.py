@@ -27,7 +27,7 @@ from tide.limits import check_collection, check_id, check_text
 from tide.protocol import Op
 from tide.stamp import Stamp, is_counter, is_node_id
 
-__all__ = ["Recovered", "check", "set_aside"]
+__all__ = ["Recovered", "check", "is_ours", "set_aside"]
 
 logger = logging.getLogger("tide")
 
@@ -80,7 +80,7 @@ def set_aside(path: Path, error: StoreCorruptError) -> Recovered:
     Raises:
         NotAStoreError: it does not look like a tide store at all; it was left untouched.
     """
-    if not _is_ours(path):
+    if not is_ours(path):
         raise NotAStoreError(
             f"{path} is not a tide store, nor any SQLite file; give tide a file of its own"
         ) from error
@@ -102,7 +102,7 @@ def set_aside(path: Path, error: StoreCorruptError) -> Recovered:
     return recovered
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
     """Whether a file that SQLite can't read is a store of ours, going by its first page."""
     with path.open("rb") as file:
         page = file.read(_LARGEST_PAGE)

@@ -54,10 +54,7 @@ def lock_of(path: Path) -> FileLock:
 
 def is_synced(path: Path) -> bool:
     """Whether somebody, in any process, syncs the file at *path*."""
-    lock = lock_of(path)
-    free = lock.take()
-    lock.release()
-    return not free
+    return lock_of(path).is_held()
 
 
 class SyncLoop:

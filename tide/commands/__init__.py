@@ -1,0 +1,1 @@
+"""The commands of `tide` for people who are debugging: one module each."""
