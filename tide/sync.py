@@ -146,7 +146,9 @@ class Synchronizer:
             Whether the node now stands where the page ends. If not, it has to pull.
         """
         async with self._turn:
-            cursor, answers = await self._store.read(_read_position)
+            cursor, answers, resync = await self._store.read(_read_position)
+            if resync:  # whose end only a page that was asked for can be
+                return False
             if page.cursor == cursor:  # it told of what this node pushed or pulled itself
                 return True
             if page.since != cursor:
@@ -156,7 +158,7 @@ class Synchronizer:
 
     async def listen(self) -> AsyncGenerator[Event, None]:
         """The server's live stream, from where this node stands; see `Transport.listen`."""
-        cursor, _ = await self._store.read(_read_position)
+        cursor, _, _ = await self._store.read(_read_position)
         if cursor is None:
             return
         headers = await self._current_headers()
@@ -314,9 +316,9 @@ def _forget(exchange: asyncio.Future[Answer]) -> None:
         exchange.exception()
 
 
-def _read_position(sql: sqlite3.Connection) -> tuple[str | None, int]:
-    cursor, answers = sql.execute("SELECT cursor, answers FROM node").fetchone()
-    return cursor, answers
+def _read_position(sql: sqlite3.Connection) -> tuple[str | None, int, int]:
+    cursor, answers, resync = sql.execute("SELECT cursor, answers, resync FROM node").fetchone()
+    return cursor, answers, resync
 
 
 def _read_outgoing(sql: sqlite3.Connection, after: int, upto: int, max_ops: int) -> _Outgoing:
