@@ -45,7 +45,7 @@ STEPS = st.lists(
         st.tuples(st.sampled_from(["local", "local batch", "second", "remote"]), WRITES),
         st.tuples(st.just("sync"), st.none()),
         st.tuples(st.just("read"), st.integers(0, 2)),
-        st.tuples(st.just("new reader"), st.none()),
+        st.tuples(st.just("new reader"), st.booleans()),
     ),
     max_size=12,
 )
@@ -164,10 +164,13 @@ async def run(options, before, steps, frame):
 async def check(world, query, options, steps):
     followers = [Follower(query)]
     seen = query.items, query.revision
+    await followers[0].read(query.revision)
     touched: set[str] = set()
     for step, what in steps:
         if step == "new reader":
             followers.append(Follower(query))
+            if what:
+                await followers[-1].read(query.revision)
             continue
         if step == "read":
             seen = await look(world, query, options, seen, touched)
