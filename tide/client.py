@@ -190,8 +190,7 @@ class Tide:
     def status(self) -> SyncStatus:
         """How syncing goes: whether the server can be reached, what waits, what was refused.
 
-        Of what another process does with the file it may be a moment behind, and while nothing is
-        watched and nothing syncs here it knows only what this Tide saw itself.
+        Of what another process does with the file it may be a second behind.
         """
         return self._status_of(self._session.use())
 

@@ -130,9 +130,10 @@ class Collection:
         >>> async for change in todos.watch():
         ...     print(change.kind, change.id, change.doc)
 
-        It counts from this call, not from the first step of the loop. Each change is told once,
-        in commit order, whether it was made here or came from the server. Leaving the loop ends
-        it; so does closing the `Watcher`, or the Tide.
+        It counts from this call, not from the first step of the loop; only of what another process
+        wrote in the second before may some be told too. Each change is told once, in commit order,
+        whether it was made here, by another process on this file, or came from the server.
+        Leaving the loop ends it; so does closing the `Watcher`, or the Tide.
 
         Raises:
             IdError: *id_* can't be an id.
