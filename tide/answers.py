@@ -22,7 +22,7 @@ from tide.errors import (
 from tide.limits import MAX_RETRY_AFTER
 from tide.protocol import Request, Response, parse_response, readable
 
-__all__ = ["Answer", "Refused", "Reset", "read_answer"]
+__all__ = ["Answer", "Refused", "Reset", "read_answer", "refusal"]
 
 
 class Answer(NamedTuple):
@@ -87,10 +87,13 @@ def read_answer(answer: Answer, request: Request) -> Response | Reset | Refused:
     if status in (400, 413, 422):
         code = readable(problem.get("code")) or f"http_{status}"
         return Refused(code, detail, too_large=status == 413)
-    raise _error(status, detail, _retry_after(answer))
+    raise refusal(answer, detail)
 
 
-def _error(status: int, detail: str, retry_after: float) -> SyncError:
+def refusal(answer: Answer, detail: str = "") -> SyncError:
+    """The error that *answer*, which is no success, stands for; *detail* is it in words."""
+    status, retry_after = answer.status, _retry_after(answer)
+    detail = detail or str(status)
     if status == 401:
         return UnauthorizedError(
             f"the server refused the credentials ({detail}); check headers=",

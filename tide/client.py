@@ -16,11 +16,12 @@ from tide.errors import EndpointError, NotFlushedError, UsageError
 from tide.merge import confirm_reset
 from tide.outbox import RejectedOp
 from tide.recovery import Recovered
+from tide.sending import Headers
 from tide.session import Session
 from tide.status import SyncStatus
 from tide.status_watcher import Alarm, StatusWatcher
 from tide.store import Store
-from tide.sync import Headers, Synchronizer, SyncResult
+from tide.sync import Synchronizer, SyncResult
 from tide.sync_loop import SyncLoop, is_synced
 from tide.transports.base import Transport
 

@@ -13,8 +13,9 @@ from tide.client import Tide
 from tide.outbox import RejectedOp
 from tide.recovery import Recovered
 from tide.runner import Runner
+from tide.sending import Headers
 from tide.status import SyncStatus
-from tide.sync import Headers, SyncResult
+from tide.sync import SyncResult
 from tide.transports.base import Transport
 
 __all__ = ["Connection", "connect"]

@@ -6,24 +6,28 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from tide.errors import ProtocolError, SyncError
 from tide.ids import jitter
-from tide.protocol import Event, Response, parse_page
+from tide.protocol import HEARTBEAT, Event, Response, parse_page
+from tide.sending import within
 
 __all__ = ["Listening"]
 
 logger = logging.getLogger("tide")
 
-FIRST = 5.0
+FIRST = 10.0
 """Seconds for the first event: what holds it back for longer holds back all, such as a proxy."""
 
-NOT_OFFERED = 300.0
-"""Seconds at most between two tries while the server offers no stream."""
+SILENCE = 3 * HEARTBEAT
+"""Seconds without a sign of life after which the stream counts as broken."""
 
-AGAIN = 2.0
-"""Seconds at most until the first new try after a stream ended; then they double."""
+LASTED = HEARTBEAT
+"""Seconds that a stream lives at least, if it is worth to be opened again at once."""
+
+AGAIN, MAX_AGAIN = 2.0, 300.0
+"""Seconds at most until the first try, and what that doubles to while none is any good."""
 
 MAX_PAGES = 16
 """How many pages wait to be applied; of more, the newest, and then the node has to pull."""
@@ -37,7 +41,7 @@ class Listening:
 
     Args:
         listen: opens the stream.
-        news: is called when there is something to take, and when the stream has ended.
+        news: is called when there is something to take, and when the stream is gone for longer.
 
     Attributes:
         live: whether the stream is open and lets events through.
@@ -51,11 +55,13 @@ class Listening:
         self._news = news
         self._pages: deque[Response] = deque(maxlen=MAX_PAGES)
         self._failures = 0
+        self._least = 0.0  # seconds that the server asked to be left alone
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Listen, from some moment within the next seconds on. Idempotent."""
         if self._task is None:
+            self._failures, self._least = 0, 0.0
             self._task = asyncio.create_task(self._run(), name="tide listening")
 
     async def stop(self) -> None:
@@ -63,7 +69,7 @@ class Listening:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.wait([task], timeout=1.0)
         self.live = False
         self._pages.clear()
 
@@ -74,44 +80,40 @@ class Listening:
         return pages
 
     async def _run(self) -> None:
-        while True:
+        live = False
+        while self._task is asyncio.current_task():  # a cancellation can be lost on the way
             # Not all nodes at once, after a server was away.
-            await asyncio.sleep(jitter(0.0, AGAIN * 2.0 ** min(self._failures, 5)))
-            offered = True
-            try:
-                offered = await self._hear()
-            except SyncError as error:
-                logger.info("the live stream broke: %s", error)
-            was_live, self.live = self.live, False
-            self._failures = 0 if was_live else self._failures + 1
-            if was_live:
-                await asyncio.sleep(jitter(0.0, AGAIN / 2))  # nor do all ask at once
-                self._news()
-            elif not offered:
-                await asyncio.sleep(jitter(NOT_OFFERED / 2, NOT_OFFERED))
+            longest = min(MAX_AGAIN, AGAIN * 2.0 ** min(self._failures, 10))
+            await asyncio.sleep(max(self._least, jitter(0.0, longest)))
+            was_live, live = live, await self._attempt()
+            if was_live and not live:
+                self._news()  # from now on, news have to be asked for
 
-    async def _hear(self) -> bool:
-        """Collect pages until the stream ends; whether it ever let anything through."""
+    async def _attempt(self) -> bool:
+        """Collect pages until the stream ends; whether it let anything through."""
+        now = asyncio.get_running_loop().time
+        began, self._least = now(), 0.0
+        try:
+            await self._hear()
+        except SyncError as error:
+            logger.info("no live stream: %s", error)
+            self._least = error.retry_after * jitter(1.0, 1.25)
+        except Exception as error:  # noqa: BLE001 - without it, nodes ask; so it is tried again
+            logger.warning("the live stream failed in a way that tide does not know: %r", error)
+        was_live, self.live = self.live, False
+        lasted = was_live and now() - began >= LASTED
+        self._failures = 0 if lasted else self._failures + 1
+        return was_live
+
+    async def _hear(self) -> None:
         async with contextlib.aclosing(self._listen()) as events:
-            while event := await self._next(events):
+            while event := await within(SILENCE if self.live else FIRST, anext(events, None)):
                 self.live = True
                 if event.name == "bye":
-                    return True
+                    return
                 if event.name == "changes":
                     self._pages.append(_page(event))
                     self._news()
-        return self.live
-
-    async def _next(self, events: AsyncIterator[Event]) -> Event | None:
-        """The next event; None at the end, or if the first one does not come."""
-        following = asyncio.ensure_future(anext(events, None))
-        try:
-            done, _ = await asyncio.wait([following], timeout=None if self.live else FIRST)
-        finally:
-            if not following.done():
-                following.cancel()
-                await asyncio.wait([following])
-        return following.result() if done else None
 
 
 def _page(event: Event) -> Response:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import inspect
 import logging
 import sqlite3
-from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections import Counter, deque
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,24 +20,20 @@ from tide import outbox
 from tide.answers import Refused, Reset, read_answer
 from tide.errors import (
     MisconfiguredError,
-    OfflineError,
     ProtocolError,
     ResetNeedsConfirmationError,
-    SyncError,
 )
 from tide.ids import token
 from tide.limits import MAX_OPS
 from tide.merge import Merged, apply_answer, apply_reset, reject_op
-from tide.protocol import VERSION, Op, Request, Response
+from tide.protocol import VERSION, Event, Op, Request, Response
+from tide.sending import Headers, Sender
 from tide.store import Store
-from tide.transports.base import Answer, Event, Transport
+from tide.transports.base import Transport
 
-__all__ = ["Headers", "SyncResult", "Synchronizer"]
+__all__ = ["SyncResult", "Synchronizer"]
 
 logger = logging.getLogger("tide")
-
-Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
-"""Headers for each request, or a function, async or not, that is asked for each request."""
 
 PAGE = 1000  # changes wanted in one answer
 MAX_BATCH = 1 << 20  # bytes of documents in one request
@@ -114,12 +109,12 @@ class Synchronizer:
 
     def __init__(self, store: Store, transport: Transport, headers: Headers | None) -> None:
         self._store = store
-        self._transport = transport
-        self._headers = headers
+        self._sender = Sender(transport, headers)
         self._turn = asyncio.Lock()
         self._batch = MAX_OPS  # ops in one request; less after a refusal
         self._refusals: Counter[Op] = Counter()
         self._deferred: dict[Op, float] = {}  # until when, by the loop's clock
+        self._passed: deque[str] = deque(maxlen=100)  # cursors at which this node stood
         self.exchanges = 0
 
     async def sync_once(self) -> SyncResult:
@@ -143,26 +138,28 @@ class Synchronizer:
         """Apply a page of the live stream, if it starts where this node stands.
 
         Returns:
-            Whether the node now stands where the page ends. If not, it has to pull.
+            Whether the node now has all that the page tells of. If not, it has to pull.
         """
         async with self._turn:
             cursor, answers, resync = await self._store.read(_read_position)
             if resync:  # whose end only a page that was asked for can be
                 return False
-            if page.cursor == cursor:  # it told of what this node pushed or pulled itself
-                return True
+            if page.cursor == cursor or page.cursor in self._passed:
+                return True  # it tells of what this node pushed or pulled itself
             if page.since != cursor:
                 return False
             merged = await self._store.write(lambda tx: apply_answer(tx, answers, [], page))
-            return merged is not None and not merged.held
+            if merged is None:
+                return False
+            self._passed.append(page.cursor)
+            return not page.has_more
 
     async def listen(self) -> AsyncGenerator[Event, None]:
         """The server's live stream, from where this node stands; see `Transport.listen`."""
         cursor, _, _ = await self._store.read(_read_position)
         if cursor is None:
             return
-        headers = await self._current_headers()
-        async with contextlib.aclosing(self._transport.listen(cursor, headers)) as events:
+        async with contextlib.aclosing(self._sender.listen(cursor)) as events:
             async for event in events:
                 yield event
 
@@ -182,7 +179,7 @@ class Synchronizer:
             limit=PAGE,
             request_id=token(8),
         )
-        answer = read_answer(await self._send(request.encode()), request)
+        answer = read_answer(await self._sender.exchange(request.encode(), DEADLINE), request)
         if isinstance(answer, Reset):
             return await self._start_over(state, outgoing, answer)
         if isinstance(answer, Refused):
@@ -192,6 +189,7 @@ class Synchronizer:
         merged = await self._store.write(lambda tx: apply_answer(tx, outgoing.answers, ops, answer))
         if merged is None:  # another process synced meanwhile; ask again from where it got to
             return True
+        self._passed.append(answer.cursor)
         state.add(merged)
         self._defer(ops, answer)
         if outgoing.ops:
@@ -230,6 +228,7 @@ class Synchronizer:
         if state.resets > MAX_RESETS:
             raise ProtocolError("the server asks to start over again and again")
         logger.info("the server asks to start over (%s)", reset.kind)
+        self._passed.clear()
         await self._store.write(lambda tx: apply_reset(tx, outgoing.answers, reset.kind))
         state.position = 0
         state.suspects = []
@@ -266,54 +265,6 @@ class Synchronizer:
                 work = functools.partial(reject_op, op=op, code=code, detail=refused.detail)
                 state.add(Merged(rejected=await self._store.write(work)))
         return blamed
-
-    async def _send(self, body: bytes) -> Answer:
-        answer = await self._transfer(body)
-        if answer.status == 401 and callable(self._headers):  # perhaps a token ran out just now
-            answer = await self._transfer(body)
-        return answer
-
-    async def _transfer(self, body: bytes) -> Answer:
-        # Not asyncio.wait_for: before Python 3.12 it can swallow a cancellation.
-        exchange = asyncio.ensure_future(self._exchange_body(body))
-        try:
-            await asyncio.wait([exchange], timeout=DEADLINE)
-            if not exchange.done():
-                raise OfflineError(f"no answer within {DEADLINE:.0f} seconds")
-            return _outcome(exchange)
-        finally:
-            if not exchange.done():
-                exchange.add_done_callback(_forget)
-                exchange.cancel()
-                await asyncio.wait([exchange], timeout=1.0)  # it lets go of its connection
-
-    async def _exchange_body(self, body: bytes) -> Answer:
-        return await self._transport.exchange(body, await self._current_headers())
-
-    async def _current_headers(self) -> Mapping[str, str]:
-        if not callable(self._headers):
-            return self._headers or {}
-        try:
-            headers = self._headers()
-            return dict(await headers if inspect.isawaitable(headers) else headers)
-        except Exception as error:
-            raise SyncError(f"the function given as headers= failed: {error!r}") from error
-
-
-def _outcome(exchange: asyncio.Future[Answer]) -> Answer:
-    """What *exchange* ended with. If that would end its caller too, it is an error like others."""
-    if exchange.cancelled():  # from inside: a cancellation from outside does not get here
-        raise OfflineError("the exchange was cancelled, by the transport or by headers=")
-    error = exchange.exception()
-    if error is not None and not isinstance(error, Exception):
-        raise OfflineError(f"the exchange failed: {error!r}") from error
-    return exchange.result()
-
-
-def _forget(exchange: asyncio.Future[Answer]) -> None:
-    """Take note of how a given-up *exchange* ended, which nobody waits for."""
-    if not exchange.cancelled():
-        exchange.exception()
 
 
 def _read_position(sql: sqlite3.Connection) -> tuple[str | None, int, int]:

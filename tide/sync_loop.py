@@ -177,13 +177,15 @@ class SyncLoop:
         return max(0.0, self._due - asyncio.get_running_loop().time())
 
     async def _taken_from_stream(self) -> bool:
-        """Apply the pages that came; whether that brought the node up to date."""
+        """Apply the pages that came; whether the node has all that they tell of."""
         pages = self._listening.take()
         now = asyncio.get_running_loop().time()
         if not pages or not self.online or self._writes.any or now >= self._due:
             return False
-        taken = [await self._synchronizer.take_page(page) for page in pages]
-        return taken[-1]
+        for page in pages:
+            if not await self._synchronizer.take_page(page):
+                return False
+        return True
 
     async def _sync(self) -> None:
         result = await self._synchronizer.sync_once()
@@ -207,6 +209,8 @@ class SyncLoop:
             away = isinstance(error, OfflineError)  # which is nothing to worry about
             logger.log(logging.INFO if away else logging.WARNING, "syncing failed: %s", error)
         self.error = error
+        if not self._listening.live:  # it tries again when an exchange got through
+            await self._listening.stop()
         state: State = next((name for kind, name in _STATES if isinstance(error, kind)), "offline")
         await self._report(state, str(error))
         if state == "confirm_reset":  # all else went well

@@ -88,7 +88,10 @@ class MemoryServer:
 
 async def _listen(service: Service, space: str, access: Access) -> AsyncGenerator[Event, None]:
     reader = EventReader()
-    listener = await service.listen(space, access)
+    try:
+        listener = await service.listen(space, access)
+    except (RequestError, StoreError):  # over HTTP, no stream either
+        return
     try:
         while not listener.ended:
             for event in reader.feed(await listener.next(HEARTBEAT) or COMMENT):

@@ -49,7 +49,7 @@ class EventReader:
         self._rest = bytearray()
         self._name = ""
         self._data: list[bytes] = []
-        self._held = 0  # bytes of data
+        self._held = 0  # bytes of data, with their line breaks
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that *chunk* completes; a comment counts as one without a name.
@@ -61,12 +61,13 @@ class EventReader:
         events: list[Event] = []
         if b"\n" in chunk:
             *lines, self._rest = self._rest.split(b"\n")
-            events = [event for line in lines if (event := self._line(bytes(line.rstrip(b"\r"))))]
+            events = [event for line in lines if (event := self._line(bytes(line)))]
         if self._held + len(self._rest) > MAX_EVENT:
             raise ProtocolError(f"the live stream has an event of more than {MAX_EVENT} bytes")
         return events
 
     def _line(self, line: bytes) -> Event | None:
+        line = line.removesuffix(b"\r")
         if not line:
             event = Event(self._name or "message", b"\n".join(self._data)) if self._data else None
             self._name, self._data, self._held = "", [], 0
@@ -77,5 +78,5 @@ class EventReader:
             self._name = value.decode(errors="replace")
         elif field == b"data":
             self._data.append(value)
-            self._held += len(value)
+            self._held += len(value) + 1
         return Event("") if not field else None

@@ -145,7 +145,8 @@ class _Endpoint:
         """``GET``: a live stream, or what this server speaks."""
         space = _space(request)
         access = await self._admit(request, space)
-        if "text/event-stream" not in request.headers.get("accept", ""):
+        wanted = request.headers.get("accept", "")
+        if request.method != "GET" or "text/event-stream" not in wanted:  # HEAD has no end to wait
             return await _json(request, dumps(_INFO).encode())
         listener = await self._service.listen(space, access)
         logger.info("live space=%s who=%r", space, access.who)

@@ -7,14 +7,13 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from tide.errors import TideError
 from tide.protocol import Response, encode_event
 
 __all__ = ["Hub", "Listener"]
 
 logger = logging.getLogger("tide.server")
 
-LOOK = 0.5
+LOOK, MAX_LOOK = 0.5, 5.0
 """Seconds between two looks at whether another process that serves the file accepted something."""
 
 BYE = encode_event("bye", b"{}")
@@ -46,13 +45,14 @@ class Listener:
 
     def offer(self, frame: bytes) -> None:
         """Send *frame* next, instead of one that still waits."""
-        self._frame = frame
-        self.rouse()
+        if not self.ended:
+            self._frame = frame
+            self.rouse()
 
     def end(self) -> None:
-        """Send a last word, and no more."""
-        self.ended = True
+        """Send a last word, and no more. Idempotent."""
         self.offer(BYE)
+        self.ended = True
 
     def rouse(self) -> None:
         """Let `next` return."""
@@ -74,7 +74,6 @@ class Hub:
         self.ending: Callable[[], bool] = lambda: False
         self._read = read
         self._channels: dict[str, _Channel] = {}
-        self._closed = False
 
     async def join(self, space: str) -> Listener:
         """A new live stream of *space*; its first frame tells where the space stands.
@@ -84,90 +83,109 @@ class Hub:
         """
         channel = self._channels.get(space)
         if channel is None:
-            channel = self._channels[space] = _Channel(space, self._read, self._is_ending)
-        listener = await channel.join()
-        if self._closed:
-            listener.end()
-        return listener
+            channel = self._channels[space] = _Channel(self, space)
+        try:
+            return await channel.join()
+        finally:
+            self._drop_if_idle(space)
 
     def leave(self, space: str, listener: Listener) -> None:
         """The stream is over."""
-        channel = self._channels.get(space)
-        if channel is not None and channel.leave(listener):
-            del self._channels[space]
+        if channel := self._channels.get(space):
+            channel.listeners.discard(listener)
+            self._drop_if_idle(space)
 
     def poke(self, space: str) -> None:
         """Something was accepted in *space*."""
         if channel := self._channels.get(space):
-            channel.poke.set()
+            channel.poked.set()
 
-    def _is_ending(self) -> bool:
-        return self.ending()
+    async def page(self, space: str, cursor: str | None) -> Response:
+        """The page of *space* after *cursor*."""
+        return await self._read(space, cursor)
 
-    def close(self) -> None:
-        """End all streams, those to come too. Idempotent."""
-        self._closed = True
-        for channel in self._channels.values():
-            channel.end()
+    def rest(self) -> float:
+        """Seconds until a channel looks again: longer if there are many, so that looks stay few."""
+        return min(MAX_LOOK, LOOK * max(1.0, len(self._channels) / 100))
+
+    async def aclose(self) -> None:
+        """End all streams. Idempotent."""
+        channels = list(self._channels.values())
+        self._channels.clear()
+        tasks = [task for channel in channels if (task := channel.close())]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _drop_if_idle(self, space: str) -> None:
+        channel = self._channels.get(space)
+        if channel is not None and channel.is_idle:
+            channel.close()
+            del self._channels[space]
 
 
 class _Channel:
     """The live streams of one space."""
 
-    def __init__(self, space: str, read: Read, ending: Callable[[], bool]) -> None:
-        self.poke = asyncio.Event()
+    def __init__(self, hub: Hub, space: str) -> None:
+        self.poked = asyncio.Event()
+        self.listeners: set[Listener] = set()
+        self._hub = hub
         self._space = space
-        self._read = read
-        self._ending = ending
-        self._listeners: set[Listener] = set()
         self._joining = 0
         self._opening = asyncio.Lock()
         self._cursor: str | None = None
+        self._closed = False
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.listeners or self._joining)
 
     async def join(self) -> Listener:
         self._joining += 1
         try:
             async with self._opening:
                 if self._cursor is None:
-                    self._cursor = (await self._read(self._space, None)).cursor
+                    self._cursor = (await self._hub.page(self._space, None)).cursor
         finally:
             self._joining -= 1
         listener = Listener(_frame(Response(self._cursor, (), since=self._cursor)))
-        self._listeners.add(listener)
-        if self._task is None:
+        self.listeners.add(listener)
+        if self._closed:
+            listener.end()
+        elif self._task is None:
             self._task = asyncio.create_task(self._run(), name=f"tide live {self._space}")
         return listener
 
-    def leave(self, listener: Listener) -> bool:
-        """Whether *listener* was the last one."""
-        self._listeners.discard(listener)
-        if self._listeners or self._joining:
-            return False
+    def close(self) -> asyncio.Task[None] | None:
+        """End all streams, and look no more; what is left to wait for."""
+        self._closed = True
+        self._end_streams()
         if self._task is not None:
             self._task.cancel()
-        return True
+        return self._task
 
-    def end(self) -> None:
-        for listener in self._listeners:
+    def _end_streams(self) -> None:
+        for listener in self.listeners:
             listener.end()
 
     async def _run(self) -> None:
-        while True:
+        while not self._closed:  # the cancellation can be lost on the way
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.poke.wait(), LOOK)
-            self.poke.clear()
-            if self._ending():
-                self.end()
+                await asyncio.wait_for(self.poked.wait(), self._hub.rest())
+            self.poked.clear()
+            if self._hub.ending():
+                self._end_streams()
             try:
-                page = await self._read(self._space, self._cursor)
-            except TideError:
+                page = await self._hub.page(self._space, self._cursor)
+            except Exception:
                 logger.exception("the live streams can't read the database; they try again")
+                await asyncio.sleep(LOOK)
                 continue
             if page.cursor != self._cursor:
                 self._cursor = page.cursor
                 frame = _frame(page)
-                for listener in self._listeners:
+                for listener in self.listeners:
                     listener.offer(frame)
 
 

@@ -81,7 +81,7 @@ class Service:
 
     async def aclose(self) -> None:
         """End the live streams, and close the storage. Idempotent."""
-        self.hub.close()
+        await self.hub.aclose()
         await self._storage.aclose()
 
     async def exchange(self, space: str, body: bytes, access: Access) -> bytes:

@@ -40,7 +40,7 @@ class Transport(ABC):
         again and again instead. A transport that can't have one leaves this as it is.
 
         Raises:
-            OfflineError: the stream broke, or was silent for too long.
+            OfflineError: the stream broke, or was silent for too long, or the server can't now.
             ProtocolError: what came is out of bounds.
         """
         return

@@ -11,7 +11,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 import httpx
 
-from tide.errors import EndpointError, OfflineError, ProtocolError, SyncError
+from tide.answers import refusal
+from tide.errors import EndpointError, OfflineError, ProtocolError, SyncError, UnavailableError
 from tide.protocol import EventReader
 from tide.transports.base import Answer, Event, Transport
 
@@ -23,7 +24,6 @@ MAX_INFLATED = 64 << 20
 """The longest answer that is read, in bytes after inflating."""
 
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0, pool=5.0)  # seconds
-_PATIENT = httpx.Timeout(45.0, connect=5.0, pool=5.0)  # a server gives a sign of life every 15
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 # Says no more, since what httpx says of it shows the header, which may be secret.
 _BAD_HEADERS = (
@@ -75,8 +75,8 @@ class HttpTransport(Transport):
         sent["accept-encoding"] = "identity"  # compressing would hold events back
         reader = EventReader()
         try:
-            async with client.stream("GET", url, headers=sent, timeout=_PATIENT) as response:
-                if response.status_code != 200 or not _is_stream(response):
+            async with client.stream("GET", url, headers=sent) as response:
+                if not _is_stream(response):
                     return
                 async for chunk in response.aiter_raw():
                     for event in reader.feed(chunk):
@@ -119,6 +119,12 @@ def _readable_headers(headers: Mapping[str, str]) -> httpx.Headers:
 
 
 def _is_stream(response: httpx.Response) -> bool:
+    """Whether a live stream follows; if not, the server offers none, or can't now."""
+    if response.status_code != 200:
+        error = refusal(Answer(response.status_code, b"", response.headers))
+        if isinstance(error, UnavailableError):
+            raise error
+        return False
     kind = str(response.headers.get("content-type", ""))
     return kind.partition(";")[0].strip().lower() == "text/event-stream"
 
