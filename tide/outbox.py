@@ -21,6 +21,7 @@ __all__ = [
     "batch",
     "count",
     "drop",
+    "is_rejected",
     "last",
     "offer_everything",
     "reject",
@@ -135,6 +136,12 @@ def reject(sql: sqlite3.Connection, op: Op, code: str, detail: str) -> None:
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
         (op.collection, op.id, op.doc, *op.stamp, code, detail),
     )
+
+
+def is_rejected(sql: sqlite3.Connection, op: Op) -> bool:
+    """Whether *op* is among the rejected ops."""
+    found = sql.execute("SELECT 1 FROM rejected WHERE counter = ? AND node_id = ?", op.stamp)
+    return found.fetchone() is not None
 
 
 def rejected_ops(sql: sqlite3.Connection) -> list[RejectedOp]:

@@ -146,14 +146,28 @@ class Store:
         store = cls(path)
         try:
             await store._open(durability)
-        except StoreCorruptError as error:
-            recovered = await asyncio.to_thread(recovery.set_aside, path, error)
-            await store._open(durability)
-            await store.write(lambda tx: recovery.restore(tx.sql, tx.clock, recovered))
-            store.recovered = recovered
+        except StoreCorruptError:
+            recovery.check_ours(path)
+            async with recovery.alone(path):
+                await store._open_damaged(durability)
         return store
 
-    async def _open(self, durability: str) -> None:
+    async def _open_damaged(self, durability: str) -> None:
+        try:
+            await self._open(durability)  # another process may have recovered it meanwhile
+        except StoreCorruptError as error:
+            recovered = await asyncio.to_thread(recovery.move, self.path)
+            await self._open(durability, again=True)
+            try:
+                await self.write(lambda tx: recovery.restore(tx.sql, tx.clock, recovered))
+                self.recovered = recovery.finish(self.path, recovered, error)
+            except BaseException:
+                await self._database.close()
+                raise
+
+    async def _open(self, durability: str, *, again: bool = False) -> None:
+        if not again:
+            recovery.check_finished(self.path)
         self._database = await Database.open(
             self.path,
             durability=durability,
