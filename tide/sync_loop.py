@@ -52,6 +52,7 @@ class SyncLoop:
         self._interval = interval
         self._lock = FileLock(Path(f"{store.path}.tide-lock"))
         self._failures = 0
+        self._logged = ""  # the failure that was logged last, so that it is logged once
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
@@ -96,14 +97,15 @@ class SyncLoop:
         result = await self._synchronizer.sync_once()
         if self.error is not None:
             logger.info("syncing again: %s", result)
-        self.online, self.error, self._failures = True, None, 0
+        self.online, self.error, self._failures, self._logged = True, None, 0, ""
         return self._jittered()
 
     def _failed(self, error: Exception) -> float:
         """Take note of *error*; seconds to wait before the next try."""
         if not isinstance(error, TideError):
             logger.error("syncing failed in a way that tide does not know", exc_info=error)
-        elif repr(error) != repr(self.error):
+        elif (shown := repr(error)) != self._logged:
+            self._logged = shown
             away = isinstance(error, OfflineError)  # which is nothing to worry about
             logger.log(logging.INFO if away else logging.WARNING, "syncing failed: %s", error)
         self.error = error
