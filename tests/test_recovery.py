@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import random
 import shutil
 import sqlite3
@@ -20,6 +21,7 @@ from tide import NotAStoreError, StoreCorruptError, StoreError, Tide
 from tide.testing import memory_server
 
 PAGE = 4096
+IMAGES = int(os.environ.get("TIDE_IMAGES", "3"))  # of each kind
 
 
 @pytest.fixture
@@ -151,6 +153,24 @@ async def test_f53_damage_that_is_met_while_open_is_an_error_and_the_next_open_r
         assert tide.recovered is not None
         assert await tide.pending() == 150
     assert outbox(path) == waiting
+
+
+async def test_f53_a_document_made_unreadable_is_a_typed_error_until_it_is_put_again(
+    path,
+):
+    async with Tide(path) as tide:
+        docs = tide.collection("docs")
+        await docs.put("a", {"n": 1})
+        with sql_on(path) as sql:
+            sql.execute("UPDATE documents SET doc = '{\"n\":'")
+        for read in (docs.get("a"), docs.all(), docs.update("a", {})):
+            with pytest.raises(StoreCorruptError, match="put it again, or delete it"):
+                await read
+        async with tide.batch():
+            with pytest.raises(StoreCorruptError):
+                await docs.get("a")
+            await docs.put("a", {"n": 2})
+        assert await docs.get("a") == {"n": 2}
 
 
 async def test_f53_ops_on_both_sides_of_damaged_pages_are_saved(path, tmp_path):
@@ -386,7 +406,7 @@ async def test_f53_any_damage_ends_in_a_store_that_works_or_a_typed_error(
     seed = random.randrange(10**9)
     print(f"seed {seed}")  # noqa: T201 - shown when it fails
     rng = random.Random(seed)
-    for n in range(3):
+    for n in range(IMAGES):
         path = whole.copy(tmp_path / f"{n}")
         target = path.with_name("app.db-wal") if kind == "wal itself" else path
         image = bytearray(target.read_bytes())

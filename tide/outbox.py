@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from tide.codec import loads
+from tide.codec import loads_stored
 from tide.protocol import Op
 from tide.stamp import Stamp
 
@@ -150,7 +150,7 @@ def rejected_ops(sql: sqlite3.Connection) -> list[RejectedOp]:
         "SELECT number, collection, id, doc, code, detail FROM rejected ORDER BY number"
     )
     return [
-        RejectedOp(number, collection, id_, loads(doc) if doc else None, code, detail)
+        RejectedOp(number, collection, id_, loads_stored(doc) if doc else None, code, detail)
         for number, collection, id_, doc, code, detail in rows
     ]
 

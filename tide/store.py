@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from tide import documents, outbox, recovery, schema
-from tide.codec import loads
+from tide.codec import loads, loads_stored
 from tide.database import Database
 from tide.errors import NotFoundError, StoreCorruptError, StoreError
 from tide.feed import Committed, Feed
@@ -115,7 +115,7 @@ def _outcome(write: Write, stored: str | None) -> tuple[str | None, Any]:
         raise NotFoundError(
             f"there is no document {write.id!r} in {write.collection!r} to update; use put()"
         )
-    merged = encode_document({**loads(stored), **loads(write.text)})
+    merged = encode_document({**loads_stored(stored), **loads(write.text)})
     return merged, merged
 
 
