@@ -210,7 +210,7 @@ async def test_f22_power_loss_makes_no_stamp_twice_and_all_nodes_agree(path, tmp
     seed = random.randrange(10**9)
     print(f"seed {seed}")  # noqa: T201 - shown when it fails
     rng = random.Random(seed)
-    written: dict[Any, str] = {}
+    written: dict[Any, Any] = {}
     async with memory_server(tmp_path / "server.db") as server:
         for life in range(8):
             snapshot = tmp_path / f"{life}.db"
