@@ -258,8 +258,12 @@ class Nodes(RuleBasedStateMachine):
     def restore_server(self, number: int) -> None:
         self.run(self.fleet.restore(self.backups[number % len(self.backups)]))
 
-    @rule()
-    def months_go_by(self) -> None:
+    @rule(number=who, key=keys, deletes=st.booleans())
+    def months_go_by(self, number: int, key: Key, *, deletes: bool) -> None:
+        """Perhaps after a delete, so that there is something to forget that others did not see."""
+        if deletes and key in self.models[self.node(number)]:
+            self.delete(number, key)
+            self.sync(number, "", 0, None)
         self.fleet.days += 91
         self.fleet.forgetful = True
 
