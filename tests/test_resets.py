@@ -450,7 +450,14 @@ async def emptied(path, *, had, kept):
 
 @pytest.mark.parametrize(
     ("had", "kept", "asks"),
-    [(41, 20, True), (40, 20, False), (20, 0, False), (21, 0, True), (100, 49, True)],
+    [
+        (41, 20, True),
+        (40, 20, False),
+        (42, 21, False),
+        (20, 0, False),
+        (21, 0, True),
+        (100, 49, True),
+    ],
 )
 async def test_f29_a_resync_that_would_remove_most_documents_asks_first(tmp_path, had, kept, asks):
     path = tmp_path / "a.db"
