@@ -265,6 +265,11 @@ def test_an_endpoint_that_is_no_url_is_refused(tmp_path, endpoint):
         Tide(tmp_path / "app.db", endpoint)
 
 
+def test_a_transport_that_is_none_is_refused(tmp_path):
+    with pytest.raises(EndpointError, match="a URL goes into endpoint="):
+        Tide(tmp_path / "app.db", transport=ENDPOINT)  # type: ignore[arg-type]
+
+
 async def test_an_endpoint_beside_a_transport_is_refused(tmp_path):
     async with memory_server(tmp_path / "server.db") as server:
         with pytest.raises(EndpointError, match="either endpoint= or transport=, not both"):
