@@ -183,6 +183,16 @@ async def test_the_last_write_of_a_document_counts(tide, todos, stored, steps, e
     assert changes == ([expected] if stored or expected is not None else [])
 
 
+async def test_a_batch_is_told_in_the_order_of_the_last_writes(tide, todos):
+    watcher = todos.watch()
+    async with tide.batch():
+        for id_ in ("a", "b", "c", "a"):
+            await todos.put(id_, {})
+        await todos.update("b", {"n": 1})
+    await tide.close()
+    assert [change.id async for change in watcher] == ["c", "a", "b"]
+
+
 async def test_updates_of_a_stored_document_in_a_batch_add_up(tide, todos):
     await todos.put("t1", {"a": 1, "b": 1})
     async with tide.batch():

@@ -19,9 +19,11 @@ from tide import (
     EndpointError,
     NotFoundError,
     NotOpenError,
+    OfflineError,
     RejectedOp,
     StoreError,
     Tide,
+    Transport,
     UsageError,
     WrongLoopError,
 )
@@ -54,6 +56,13 @@ PLAIN_CALLS = {
     "node_id": lambda tide: tide.node_id,
 }
 CALLS = sorted(ASYNC_CALLS | PLAIN_CALLS)
+
+
+class Nowhere(Transport):
+    """A network that is always away."""
+
+    async def exchange(self, body, headers):
+        raise OfflineError("nobody is there")
 
 
 async def call(name, tide):
@@ -157,7 +166,7 @@ async def test_writes_that_are_on_their_way_when_it_is_closed_are_stored(tmp_pat
 
 async def test_f60_cancelling_close_cancels_the_waiting_and_not_the_closing(tmp_path):
     before = database_threads()
-    tide = Tide(tmp_path / "app.db", ENDPOINT)
+    tide = Tide(tmp_path / "app.db", transport=Nowhere())
     with anyio.CancelScope() as scope:
         async with tide, tide.sync_forever():
             await tide.collection("c").put("1", {})
@@ -254,6 +263,11 @@ def test_an_unknown_durability_is_refused(tmp_path, durability):
 def test_an_endpoint_that_is_no_url_is_refused(tmp_path, endpoint):
     with pytest.raises(EndpointError, match=r"is no (URL|endpoint)"):
         Tide(tmp_path / "app.db", endpoint)
+
+
+def test_a_transport_that_is_none_is_refused(tmp_path):
+    with pytest.raises(EndpointError, match="a URL goes into endpoint="):
+        Tide(tmp_path / "app.db", transport=ENDPOINT)  # type: ignore[arg-type]
 
 
 async def test_an_endpoint_beside_a_transport_is_refused(tmp_path):
@@ -363,12 +377,12 @@ async def test_f61_a_thread_without_an_event_loop_is_an_error(tmp_path):
 
 
 def test_f61_a_tide_whose_event_loop_ended_is_not_usable_and_can_be_closed(tmp_path):
-    tide = Tide(tmp_path / "app.db", ENDPOINT)
+    tide = Tide(tmp_path / "app.db", transport=Nowhere())
 
     async def forget_to_close():
         await tide.open()
-        await tide.sync_forever().__aenter__()
         await tide.collection("c").put("1", {})
+        return await tide.sync_forever().__aenter__()
 
     async def later():
         with pytest.raises(WrongLoopError):
@@ -379,8 +393,9 @@ def test_f61_a_tide_whose_event_loop_ended_is_not_usable_and_can_be_closed(tmp_p
         async with tide:
             assert await tide.collection("c").count() == 1
 
-    asyncio.run(forget_to_close())
+    syncing = asyncio.run(forget_to_close())
     asyncio.run(later())
+    assert not syncing.online
     assert not (tmp_path / "app.db-wal").exists()
 
 

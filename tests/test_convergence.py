@@ -1,4 +1,4 @@
-"""Nodes that edit at random over a network that fails end up equal, and lose nothing."""
+"""Nodes that edit at random end up equal, and lose nothing, whatever happens between them."""
 
 from __future__ import annotations
 
@@ -71,6 +71,12 @@ async def happen(fleet: Fleet) -> None:
         (await fleet.add(copied=node)).network.rate = fleet.nodes[0].network.rate
     elif chance < 0.3:
         await fleet.restart()
+    elif chance < 0.4:
+        fleet.backup("backup.db")
+    elif chance < 0.45 and (fleet.folder / "backup.db").exists():
+        await fleet.restart()  # so that the history to be lost is of an epoch that the backup lacks
+        await asyncio.gather(*[act(fleet, node) for node in fleet.nodes])
+        await fleet.restore(fleet.folder / "backup.db")
 
 
 async def live_through(fleet: Fleet, *, nodes: int, rounds: int, rate: float) -> None:

@@ -15,7 +15,8 @@ import pytest
 from tide.answers import Answer, Refused, Reset, read_answer
 from tide.errors import RequestError
 from tide.protocol import Request, Response, parse_request, parsing
-from tide.server.service import Access, Service
+from tide.server.access import Access
+from tide.server.service import Service
 from tide.server.storage import sqlite
 
 HERE = Path(__file__).parent

@@ -12,7 +12,8 @@ import pytest
 from tide.errors import RequestError
 from tide.limits import MAX_BODY
 from tide.protocol import Request, Result, parse_response
-from tide.server.service import Access, Service, Write
+from tide.server.access import Access, Write
+from tide.server.service import Service
 from tide.server.storage.sqlite import SqliteStorage
 
 NODE = "alice.phone.0001"

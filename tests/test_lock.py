@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.programs.nodes import hold_lock, started
@@ -66,3 +69,34 @@ async def test_f51_a_process_that_ends_lets_go_of_its_lock(path):
     mine.release()
     process.join()
     assert process.exitcode == 0
+
+
+def test_f59_a_forked_child_does_not_keep_the_lock_of_its_parent_nor_end_it(path):
+    program = """
+import os, sys
+from pathlib import Path
+from tide.lock import FileLock
+
+lock, other = FileLock(Path(sys.argv[1])), FileLock(Path(sys.argv[1]))
+lock.take()
+ready, release = os.pipe(), os.pipe()
+if not (child := os.fork()):
+    lock.release()  # as the end of a block may do it in a child
+    os.write(ready[1], b"x")
+    os.read(release[0], 1)
+    os._exit(0)
+os.read(ready[0], 1)
+print(other.take())
+lock.release()
+print(other.take())
+os.write(release[1], b"x")
+os.waitpid(child, 0)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program, path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ran.stdout.split() == ["False", "True"]

@@ -154,13 +154,21 @@ async def wait(tide):
 END = {"close": close, "forget": forget, "exit": leave, "error": fail, "wait": wait}
 asyncio.run(main())
 """
-TERMINATED = -signal.SIGTERM
 UNREACHABLE = "http://127.0.0.1:9/sync"
 
 
 def start(*args):
     command = [sys.executable, "-c", PROGRAM, *map(str, args)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(program):
+    """What the *program* printed until it ended by itself, on both streams."""
+    try:
+        return program.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        program.kill()
+        raise
 
 
 async def check_kept(path, output):
@@ -188,7 +196,7 @@ async def test_f62_f63_a_program_ends_by_itself_and_keeps_what_was_written(
     path, end, code, says, endpoint
 ):
     with start(path, end, *endpoint) as program:
-        output, errors = program.communicate(timeout=20)
+        output, errors = ended(program)
         assert program.returncode == code, errors
     assert errors.strip().endswith(says)
     assert bool(errors) == bool(says)
@@ -207,6 +215,6 @@ async def test_f62_a_program_that_is_told_to_end_does_so_and_keeps_what_was_writ
         while "waiting" not in lines:
             lines.append(program.stdout.readline().strip())
         program.send_signal(number)
-        program.communicate(timeout=20)
+        ended(program)
         assert program.returncode in codes
     await check_kept(path, " ".join(lines))

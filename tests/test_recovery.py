@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
+import os
 import random
 import shutil
 import sqlite3
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from tests.programs.files import Rows, documents, node, outbox, query, sound, sql_on
-from tests.programs.nodes import started, write_and_die
+from tests.programs.nodes import open_and_add, recover_and_die, started, write_and_die
 from tide import NotAStoreError, StoreCorruptError, StoreError, Tide
 from tide.testing import memory_server
 
 PAGE = 4096
+IMAGES = int(os.environ.get("TIDE_IMAGES", "3"))  # of each kind
 
 
 @pytest.fixture
@@ -150,6 +155,24 @@ async def test_f53_damage_that_is_met_while_open_is_an_error_and_the_next_open_r
     assert outbox(path) == waiting
 
 
+async def test_f53_a_document_made_unreadable_is_a_typed_error_until_it_is_put_again(
+    path,
+):
+    async with Tide(path) as tide:
+        docs = tide.collection("docs")
+        await docs.put("a", {"n": 1})
+        with sql_on(path) as sql:
+            sql.execute("UPDATE documents SET doc = '{\"n\":'")
+        for read in (docs.get("a"), docs.all(), docs.update("a", {})):
+            with pytest.raises(StoreCorruptError, match="put it again, or delete it"):
+                await read
+        async with tide.batch():
+            with pytest.raises(StoreCorruptError):
+                await docs.get("a")
+            await docs.put("a", {"n": 2})
+        assert await docs.get("a") == {"n": 2}
+
+
 async def test_f53_ops_on_both_sides_of_damaged_pages_are_saved(path, tmp_path):
     await make(path, tmp_path)
     waiting = outbox(path)
@@ -221,6 +244,70 @@ async def test_f53_a_store_whose_first_page_is_gone_is_refused_untouched(path, t
         await Tide(path).open()
     assert path.read_bytes() == image
     assert set_aside(path) == []
+
+
+# Interrupted, and several at once
+
+
+async def test_f53_a_recovery_killed_at_any_step_loses_no_op(images, tmp_path):
+    whole = await images("wal")
+    numbers = pages(whole.copy(tmp_path / "whole"), "documents")
+    first = random.randrange(5)
+    print(f"first step {first}")  # noqa: T201 - shown when it fails
+    for step in itertools.count(first, 5):
+        path = whole.copy(tmp_path / f"{step}")
+        size = path.stat().st_size // PAGE
+        spoil(path, [number for number in numbers if number <= size])
+        process, pipe = started(recover_and_die, path, step)
+        try:
+            outcome = pipe.recv()
+        except EOFError:
+            outcome = "killed"
+        process.join()
+        async with Tide(path):
+            pass
+        assert len(set_aside(path)) == 1
+        assert ops(path, "outbox") == whole.waiting
+        assert ops(path, "rejected") == whole.rejected
+        assert not list(path.parent.glob("*.recovering*"))
+        assert sound(path)
+        if outcome == "opened" and step > 10:
+            return
+
+
+async def test_f53_two_that_find_the_damage_at_once_recover_once(path, tmp_path):
+    await make(path, tmp_path)
+    waiting = outbox(path)
+    spoil(path, pages(path, "documents"))
+    async with Tide(path) as one, AsyncExitStack() as stack:
+        assert one.recovered is not None
+        path_of_both = tmp_path / "again.db"
+        shutil.copy(one.recovered.set_aside, path_of_both)
+        both = [Tide(path_of_both), Tide(path_of_both)]
+        await asyncio.gather(*(stack.enter_async_context(tide) for tide in both))
+        assert [tide.recovered is None for tide in both].count(False) == 1
+        for n, tide in enumerate(both):
+            await tide.collection("docs").put(f"after {n}", {})
+        assert await both[0].collection("docs").count() == 152
+    assert len(set_aside(path_of_both)) == 1
+    assert outbox(path_of_both).items() > waiting.items()
+
+
+async def test_f53_processes_that_find_the_damage_at_once_recover_once(path, tmp_path):
+    await make(path, tmp_path)
+    waiting = outbox(path)
+    spoil(path, pages(path, "documents"))
+    processes = [started(open_and_add, path) for _ in range(4)]
+    for _, pipe in processes:
+        pipe.send("now")
+    told = [pipe.recv() for _, pipe in processes]
+    for process, _ in processes:
+        process.join()
+    assert [how for how, _ in told] == ["done"] * 4, told
+    assert len(set_aside(path)) == 1
+    assert len(outbox(path)) == 154
+    assert outbox(path).items() > waiting.items()
+    assert sound(path)
 
 
 # Damage of all kinds
@@ -319,7 +406,7 @@ async def test_f53_any_damage_ends_in_a_store_that_works_or_a_typed_error(
     seed = random.randrange(10**9)
     print(f"seed {seed}")  # noqa: T201 - shown when it fails
     rng = random.Random(seed)
-    for n in range(3):
+    for n in range(IMAGES):
         path = whole.copy(tmp_path / f"{n}")
         target = path.with_name("app.db-wal") if kind == "wal itself" else path
         image = bytearray(target.read_bytes())

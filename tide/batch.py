@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
-from tide.codec import loads
+from tide.codec import loads, loads_stored
 from tide.errors import UsageError
 from tide.limits import encode_document
 from tide.session import Session
@@ -99,7 +99,7 @@ class Batch:
         text = write.text if isinstance(write, Put) else stored
         if text is None:
             return None
-        doc: dict[str, Any] = loads(text)
+        doc: dict[str, Any] = loads_stored(text)
         return {**doc, **loads(write.text)} if isinstance(write, Merge) else doc
 
     @property

@@ -285,6 +285,10 @@ def _checked_path(db_path: str | os.PathLike[str]) -> Path:
 
 
 def _choose_transport(endpoint: str | None, transport: Transport | None) -> Transport | None:
+    if not isinstance(transport, Transport | None):
+        raise EndpointError(
+            f"transport= must be a tide.Transport, not {transport!r}; a URL goes into endpoint="
+        )
     if endpoint is None:
         return transport
     if transport is not None:

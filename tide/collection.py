@@ -7,8 +7,8 @@ from typing import Any
 
 from tide import documents
 from tide.batch import Batch, current_batch
-from tide.codec import loads
-from tide.errors import NotFoundError, StoreCorruptError, UsageError
+from tide.codec import loads, loads_stored
+from tide.errors import NotFoundError, UsageError
 from tide.feed import Watcher
 from tide.ids import new_id
 from tide.limits import check_collection, check_id, encode_document
@@ -107,7 +107,7 @@ class Collection:
         text = await self._session.use().read(lambda sql: documents.read(sql, self.name, key))
         if batch := current_batch(self._session):
             return batch.view(self.name, key, text)
-        return None if text is None else self._decoded(text)
+        return None if text is None else loads_stored(text)
 
     async def all(self) -> dict[str, dict[str, Any]]:
         """Every document, ``{id: doc}``, ordered by id."""
@@ -115,7 +115,7 @@ class Collection:
         if batch := current_batch(self._session):
             return self._all_in(batch, dict(rows))
         # One array is read faster than its documents one by one.
-        docs = self._decoded(f"[{','.join([text for _, text in rows])}]")
+        docs = loads_stored(f"[{','.join([text for _, text in rows])}]")
         return dict(zip([id_ for id_, _ in rows], docs, strict=True))
 
     async def count(self) -> int:
@@ -171,14 +171,6 @@ class Collection:
         self._session.use()
         picture = Picture(where, key, reverse=reverse, limit=limit)
         return LiveQuery(self._session, self.name, picture)
-
-    def _decoded(self, text: str) -> Any:
-        try:
-            return loads(text)
-        except ValueError as error:
-            raise StoreCorruptError(
-                f"a document in {self.name!r} is damaged: {error}; put it again, or delete it"
-            ) from error
 
     async def _update_in(self, batch: Batch, write: Merge) -> dict[str, Any]:
         doc = await self.get(write.id)

@@ -12,11 +12,17 @@ if os.name == "nt":  # pragma: no cover - Windows
 
     def _try_lock(file: IO[bytes]) -> None:
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+
+    def _unlock(file: IO[bytes]) -> None:
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
 else:
     import fcntl
 
     def _try_lock(file: IO[bytes]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock(file: IO[bytes]) -> None:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 __all__ = ["FileLock"]
@@ -33,6 +39,7 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[bytes] | None = None
+        self._pid = 0
 
     def take(self) -> bool:
         """Take the lock if it is free; whether this object holds it now. Never waits."""
@@ -43,7 +50,7 @@ class FileLock:
             except OSError:  # somebody else holds it
                 file.close()
                 return False
-            self._file = file
+            self._file, self._pid = file, os.getpid()
         return True
 
     def is_held(self) -> bool:
@@ -72,5 +79,7 @@ class FileLock:
     def release(self) -> None:
         """Let go of the lock. Idempotent."""
         if self._file is not None:
+            if self._pid == os.getpid():  # a forked child shares the lock, and must not end it
+                _unlock(self._file)  # closing does not, while such a child lives
             self._file.close()
             self._file = None

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from tide.codec import loads
+from tide.codec import loads_stored
 from tide.protocol import Op
 from tide.stamp import Stamp
 
@@ -23,6 +23,7 @@ __all__ = [
     "count",
     "count_rejected",
     "drop",
+    "is_rejected",
     "last",
     "offer_everything",
     "reject",
@@ -212,13 +213,19 @@ def reject(sql: sqlite3.Connection, op: Op, code: str, detail: str) -> None:
     )
 
 
+def is_rejected(sql: sqlite3.Connection, op: Op) -> bool:
+    """Whether *op* is among the rejected ops."""
+    found = sql.execute("SELECT 1 FROM rejected WHERE counter = ? AND node_id = ?", op.stamp)
+    return found.fetchone() is not None
+
+
 def rejected_ops(sql: sqlite3.Connection) -> list[RejectedOp]:
     """The rejected ops, oldest first."""
     rows = sql.execute(
         "SELECT number, collection, id, doc, code, detail FROM rejected ORDER BY number"
     )
     return [
-        RejectedOp(number, collection, id_, loads(doc) if doc else None, code, detail)
+        RejectedOp(number, collection, id_, loads_stored(doc) if doc else None, code, detail)
         for number, collection, id_, doc, code, detail in rows
     ]
 

@@ -6,11 +6,12 @@ not have are the waiting and the rejected ops, so these are read from the damage
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,14 +25,25 @@ from tide.errors import (
     StoreCorruptError,
 )
 from tide.limits import check_collection, check_id, check_text
+from tide.lock import FileLock
 from tide.protocol import Op
 from tide.stamp import Stamp, is_counter, is_node_id
 
-__all__ = ["Recovered", "check", "is_ours", "set_aside"]
+__all__ = [
+    "Recovered",
+    "alone",
+    "check",
+    "check_finished",
+    "check_ours",
+    "finish",
+    "is_ours",
+    "move",
+]
 
 logger = logging.getLogger("tide")
 
-_SUFFIXES = ("", "-wal", "-shm")
+_POLL = 0.02  # seconds
+_SUFFIXES = ("-wal", "-shm", "")
 _APPLICATION_ID_AT = 68  # sqlite.org/fileformat.html, section 1.3
 _LARGEST_PAGE = 1 << 16
 _MAX_ROWID = (1 << 63) - 1
@@ -74,22 +86,55 @@ def check(sql: sqlite3.Connection) -> None:
         raise StoreCorruptError(f"the store is damaged: {verdict}")
 
 
-def set_aside(path: Path, error: StoreCorruptError) -> Recovered:
-    """Rename the damaged file at *path*, and read what can be read of its ops.
+@asynccontextmanager
+async def alone(path: Path) -> AsyncIterator[None]:
+    """Keep others from recovering the file at *path* at the same time."""
+    lock = FileLock(path.with_name(f"{path.name}.tide-recovery-lock"))
+    while not lock.take():  # noqa: ASYNC110 - another process lets go of it
+        await asyncio.sleep(_POLL)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_finished(path: Path) -> None:
+    """Notice a recovery that was interrupted.
 
     Raises:
-        NotAStoreError: it does not look like a tide store at all; it was left untouched.
+        StoreCorruptError: a damaged file was moved, and its ops may not be saved yet.
     """
-    if not is_ours(path):
+    if _moved(path):
+        raise StoreCorruptError(f"the recovery of {path} was interrupted")
+
+
+def check_ours(path: Path) -> None:
+    """Refuse a file that SQLite can't read and that does not look like a store of ours.
+
+    Raises:
+        NotAStoreError: it does not; it is to be left untouched.
+    """
+    if not _moved(path) and not is_ours(path):
         raise NotAStoreError(
             f"{path} is not a tide store, nor any SQLite file; give tide a file of its own"
-        ) from error
+        )
+
+
+def move(path: Path) -> Recovered:
+    """Move the damaged file at *path* out of the way, and read what can be read of its ops.
+
+    Its name shows that it is not done with until `finish`, so that a crash loses no op.
+    """
+    halfway = _halfway(path)
+    if not halfway.exists():
+        _rename(path, halfway)
+    return _read_ops(halfway)
+
+
+def finish(path: Path, recovered: Recovered, error: StoreCorruptError) -> Recovered:
+    """The ops are safe: give the damaged file the name under which it stays, and tell of it."""
     aside = _free_name(path)
-    for suffix in _SUFFIXES:
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + suffix))
-    recovered = _read_ops(aside)
+    _rename(_halfway(path), aside)
     logger.warning(
         "%s; it was set aside as %s. %d waiting and %d rejected ops were saved from it%s; "
         "everything else comes back from the server",
@@ -99,7 +144,25 @@ def set_aside(path: Path, error: StoreCorruptError) -> Recovered:
         len(recovered.rejected),
         ", others could not be read" if recovered.unreadable else "",
     )
-    return recovered
+    return recovered._replace(set_aside=aside)
+
+
+def _moved(path: Path) -> bool:
+    """Whether any part of a damaged file was moved and not finished."""
+    halfway = _halfway(path)
+    return any(halfway.with_name(halfway.name + suffix).exists() for suffix in _SUFFIXES)
+
+
+def _halfway(path: Path) -> Path:
+    return path.with_name(f"{path.name}.recovering")
+
+
+def _rename(path: Path, to: Path) -> None:
+    """Rename a database; its main file last, since that is what the others belong to."""
+    for suffix in _SUFFIXES:
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(to.with_name(to.name + suffix))
 
 
 def is_ours(path: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tide import documents, log, outbox, recovery, schema, status
 from tide.change import Committed, What
-from tide.codec import loads
+from tide.codec import loads, loads_stored
 from tide.database import Database
 from tide.errors import NotFoundError, StoreCorruptError, StoreError
 from tide.feed import Feed
@@ -168,7 +168,7 @@ def _outcome(write: Write, stored: str | None) -> tuple[str | None, Any]:
         raise NotFoundError(
             f"there is no document {write.id!r} in {write.collection!r} to update; use put()"
         )
-    merged = encode_document({**loads(stored), **loads(write.text)})
+    merged = encode_document({**loads_stored(stored), **loads(write.text)})
     return merged, merged
 
 
@@ -200,14 +200,28 @@ class Store:
         store = cls(path)
         try:
             await store._open(durability)
-        except StoreCorruptError as error:
-            recovered = await asyncio.to_thread(recovery.set_aside, path, error)
-            await store._open(durability)
-            await store.write(lambda tx: _restore(tx, recovered))
-            store.recovered = recovered
+        except StoreCorruptError:
+            recovery.check_ours(path)
+            async with recovery.alone(path):
+                await store._open_damaged(durability)
         return store
 
-    async def _open(self, durability: str) -> None:
+    async def _open_damaged(self, durability: str) -> None:
+        try:
+            await self._open(durability)  # another process may have recovered it meanwhile
+        except StoreCorruptError as error:
+            recovered = await asyncio.to_thread(recovery.move, self.path)
+            await self._open(durability, again=True)
+            try:
+                await self.write(lambda tx: _restore(tx, recovered))
+                self.recovered = recovery.finish(self.path, recovered, error)
+            except BaseException:
+                await self._database.close()
+                raise
+
+    async def _open(self, durability: str, *, again: bool = False) -> None:
+        if not again:
+            recovery.check_finished(self.path)
         self._database = await Database.open(
             self.path,
             durability=durability,
@@ -264,12 +278,15 @@ def _begin_incarnation(tx: StoreTransaction) -> str:
 
 
 def _restore(tx: StoreTransaction, recovered: recovery.Recovered) -> None:
-    """Put the saved ops into the new store, with the stamps they had."""
-    tx.store(recovered.pending)
+    """Put the saved ops into the new store, with the stamps they had; harmless if done twice."""
     for op in recovered.pending:
+        stored = documents.find(tx.sql, op.key)
+        if stored is None or op.stamp > stored.stamp:
+            tx.store([op])
         tx.clock.observe(op.stamp.counter)
     for op, code, detail in recovered.rejected:
-        outbox.reject(tx.sql, op, code, detail)
+        if not outbox.is_rejected(tx.sql, op):
+            outbox.reject(tx.sql, op, code, detail)
 
 
 def _end_incarnation(tx: StoreTransaction) -> None:

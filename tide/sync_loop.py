@@ -84,6 +84,7 @@ class SyncLoop:
         self._due = 0.0  # when the server is to be asked again, by the loop's clock
         self._failures = 0
         self._busy = False
+        self._logged = ""  # the failure that was logged last, so that it is logged once
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
@@ -194,7 +195,7 @@ class SyncLoop:
         await self._succeeded()
 
     async def _succeeded(self) -> None:
-        self.error, self._failures = None, 0
+        self.error, self._failures, self._logged = None, 0, ""
         await self._report("online", None)
         self._listening.start()
         settled = self._listening.live and not self._store.counts.pending
@@ -205,7 +206,8 @@ class SyncLoop:
         """Take note of *error*; seconds to wait before the next try."""
         if not isinstance(error, TideError):
             logger.error("syncing failed in a way that tide does not know", exc_info=error)
-        elif repr(error) != repr(self.error):
+        elif (shown := repr(error)) != self._logged:
+            self._logged = shown
             away = isinstance(error, OfflineError)  # which is nothing to worry about
             logger.log(logging.INFO if away else logging.WARNING, "syncing failed: %s", error)
         self.error = error

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import sys
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "hold_lock",
     "open_and_add",
     "open_and_die",
+    "recover_and_die",
     "started",
     "write_and_die",
     "write_and_tell",
@@ -112,6 +114,36 @@ def open_and_die(pipe: Connection, path: Path, statement: int) -> None:
 
     connect = sqlite3.connect
     sqlite3.connect = lambda *args, **kwargs: connect(*args, factory=Mortal, **kwargs)  # type: ignore[assignment]
+    asyncio.run(Tide(path).open())
+    pipe.send("opened")
+
+
+def recover_and_die(pipe: Connection, path: Path, step: int) -> None:
+    """Open a damaged store, but be killed at a *step*: a renaming, or a statement behind one."""
+    left = step
+    moving = False
+
+    def count() -> None:
+        nonlocal left
+        left -= moving
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal moving
+        if event == "os.rename":
+            moving = True
+            count()
+
+    class Mortal(sqlite3.Connection):
+        def execute(self, *args: Any) -> sqlite3.Cursor:
+            if "LIMIT 1" not in args[0] and "= ?" not in args[0]:  # not at each row that is saved
+                count()
+            return super().execute(*args)
+
+    connect = sqlite3.connect
+    sqlite3.connect = lambda *args, **kwargs: connect(*args, factory=Mortal, **kwargs)  # type: ignore[assignment]
+    sys.addaudithook(hook)
     asyncio.run(Tide(path).open())
     pipe.send("opened")
 

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import gzip
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,30 @@ def test_any_json_is_answered(server, value):
 @given(st.dictionaries(st.sampled_from([*VALID, "x"]), values))
 def test_any_fields_are_answered(server, fields):
     server.ask(text({**VALID, **fields}))
+
+
+@fuzz
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "collection": texts | values,
+            "id": texts | values,
+            "doc": st.dictionaries(texts, values, max_size=4) | values,
+            "stamp": st.tuples(numbers | values, st.just(NODE) | texts) | values,
+        },
+    )
+)
+def test_any_op_is_answered_and_its_neighbour_is_taken(server, fields):
+    odd, good = {**VALID["ops"][0], **fields}, VALID["ops"][1]
+    assume((odd["collection"], odd["id"]) != (good["collection"], good["id"]))
+    body = text({**VALID, "ops": [odd, good]})
+    answer = server.ask(body, "/sync/ops")
+    if answer.status_code == 400:  # what no JSON reader has to take
+        assert re.search(rb"\\ud[89a-f]|NaN|Infinity|[0-9]{19}", body)
+    else:
+        assert len(answer.json()["results"]) == 2
+        assert answer.json()["results"][1] == {"status": "ok"}
 
 
 @st.composite

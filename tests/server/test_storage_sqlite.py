@@ -14,6 +14,7 @@ import threading
 import pytest
 
 from tests.contracts.storage import StorageContract, keep, put
+from tests.support import until
 from tide import ForkedError, NewerStoreError, NotAStoreError, StoreError, Tide
 from tide.errors import StoreBusyError, StoreCorruptError
 from tide.server.storage import sqlite
@@ -300,6 +301,19 @@ async def test_f62_a_storage_that_is_dropped_closes_its_file(tmp_path):
     del storage
     gc.collect()
     await asyncio.to_thread(thread.join, 30)
+    assert [path.name for path in tmp_path.iterdir()] == ["server.db"]
+
+
+async def test_f62_closing_while_works_wait_does_them_and_ends_the_thread(storage, tmp_path):
+    gate = threading.Event()
+    first = asyncio.ensure_future(storage.run("default", lambda _: gate.wait(30)))
+    await until(lambda: storage._jobs)  # the first work has opened it
+    rest = [asyncio.ensure_future(storage.run("default", keep(put(id_)))) for id_ in "123"]
+    closing = asyncio.ensure_future(storage.aclose())
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(first, *rest, closing)
+    assert not [t for t in threading.enumerate() if t.name.endswith(str(storage.path))]
     assert [path.name for path in tmp_path.iterdir()] == ["server.db"]
 
 
