@@ -39,7 +39,7 @@ async def test_f11_a_refused_put_is_put_back_to_what_the_server_has(tmp_path, se
         assert await tide.sync_once() == SyncResult(pushed=0, pulled=0, rejected=1)
         assert await todos.get("k") == {"text": "bread"}
         change = await anext(watcher)
-        assert (change.source, change.kind, change.id) == ("remote", "put", "k")
+        assert (change.source, change.kind, change.id) == ("remote", "rejected", "k")
         assert change.doc == {"text": "bread"}
         (rejected,) = await tide.rejected()
         assert (rejected.collection, rejected.id, rejected.doc) == ("todos", "k", {"text": "tea"})
@@ -56,7 +56,7 @@ async def test_f11_a_refused_new_document_is_removed(tmp_path, server):
         change = await anext(watcher)
         assert (change.source, change.kind, change.id, change.doc) == (
             "remote",
-            "delete",
+            "rejected",
             "k",
             None,
         )

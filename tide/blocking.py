@@ -22,6 +22,7 @@ __all__ = [
     "BlockingCollection",
     "BlockingLiveQuery",
     "Stop",
+    "Watched",
     "mirrors",
     "watch_with",
 ]

@@ -18,7 +18,7 @@ logger = logging.getLogger("tide")
 MAX_STEPS = 1000
 """How many changes wait for a slow reader step by step, before only the latest of each document."""
 
-LOOK = 0.05
+LOOK = 0.08
 """Seconds between two looks at whether another process has committed something."""
 
 IDLE = 1.0

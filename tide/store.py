@@ -26,7 +26,7 @@ from tide.protocol import Op
 from tide.stamp import Clock
 from tide.status import Counts
 
-__all__ = ["Delete", "Merge", "Put", "Store", "StoreTransaction", "Write"]
+__all__ = ["Delete", "Merge", "Put", "Store", "StoreTransaction", "Told", "Write"]
 
 T = TypeVar("T")
 

@@ -107,7 +107,7 @@ class SyncLoop:
     @property
     def online(self) -> bool:
         """Whether the last exchange succeeded."""
-        return self.state == "online"
+        return self.state in ("online", "confirm_reset")
 
     async def stop(self) -> None:
         """Stop at once; an exchange under way is cut, which is safe. Idempotent."""
