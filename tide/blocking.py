@@ -56,14 +56,16 @@ class Watched(Protocol[T_co]):
 
 
 class Stop:
-    """Ends a watch when it is called, from any thread. Idempotent."""
+    """Ends a watch when it is called, from any thread, also from its callback. Idempotent."""
 
     def __init__(self, runner: Runner, watched: Watched[Any]) -> None:
         self._runner = runner
         self._watched = watched
+        self._stopped = False
 
     def __call__(self) -> None:
-        """Call the callback no more."""
+        """Call the callback no more; a call that is under way may still be at work."""
+        self._stopped = True
 
         async def close() -> None:
             self._watched.close()
@@ -71,27 +73,20 @@ class Stop:
         with contextlib.suppress(NotOpenError):  # closing the connection has ended it
             self._runner.submit(close)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it was called."""
+        return self._stopped
+
 
 def watch_with(
     runner: Runner, watch: Callable[[], Watched[T]], callback: Callable[[T], object]
 ) -> Stop:
     """Call *callback* on the runner's thread with all that comes; what it raises is logged."""
-
-    async def start() -> Watched[T]:
-        return watch()
-
-    async def follow() -> None:
-        async for one in watched:
-            try:
-                callback(one)
-            except Exception:
-                logger.exception("the callback %r of a watch failed; the watch goes on", callback)
-
-    watched = runner.call(start)
-    runner.submit(follow)
-    return Stop(runner, watched)
-
-
+    watched = runner.ask(watch)
+    stop = Stop(runner, watched)
+    runner.submit(functools.partial(_follow, watched, callback, weakref.ref(stop)))
+    return stop
 @mirrors(Collection)
 class BlockingCollection:
     """The documents of one collection, by id, for code that is not async.
