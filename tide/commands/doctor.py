@@ -81,16 +81,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _look(path: Path) -> Report:
     examined = examine(path)
-    wal = wal_of(path)
     return Report(
         path,
-        path.stat().st_size,
-        wal.stat().st_size if wal.exists() else 0,
+        _bytes(path),
+        _bytes(wal_of(path)),
         location.file_system(path),
         examined,
         is_synced(path),
         lock_of(path).holder(),
     )
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # a WAL comes and goes with the programs that use the file
+        return 0
 
 
 def _problems(report: Report) -> list[str]:

@@ -36,10 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _follow(path: Path, collection: str | None, *, as_json: bool) -> int:
     with reading(path) as sql:
-        news, file = News(sql), path.stat().st_ino
+        news, file = News(sql), _number(path)
         if sys.stderr.isatty():
             print(f"what changes in {path} comes here; Ctrl-C ends it", file=sys.stderr)
-        while path.exists() and path.stat().st_ino == file:
+        while _number(path) == file:
             for committed in news.take():
                 if committed.what != "acknowledged" and committed.collection == (
                     collection or committed.collection
@@ -47,6 +47,14 @@ def _follow(path: Path, collection: str | None, *, as_json: bool) -> int:
                     _tell(committed.read(), as_json=as_json)
             time.sleep(LOOK)
     raise StoreError(f"{path} is another file now, or none; start again")
+
+
+def _number(path: Path) -> int | None:
+    """Which file it is that stands there; None if there is none."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _tell(change: Change, *, as_json: bool) -> None:
