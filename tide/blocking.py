@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from tide.batch import Batch
 from tide.change import Change
 from tide.collection import Collection
-from tide.errors import NotOpenError
+from tide.errors import NotOpenError, UsageError
 from tide.live import LiveQuery
 from tide.picture import Diff, Document
 from tide.readers import Subscription
@@ -55,38 +57,64 @@ class Watched(Protocol[T_co]):
     def close(self) -> None: ...
 
 
+class _Following(Generic[T]):
+    """A callback and what it watches. It does not hold the runner, so that one can be dropped."""
+
+    def __init__(self, watched: Watched[T], callback: Callable[[T], object]) -> None:
+        self.watched = watched
+        self.stopped = False
+        self._callback = callback
+
+    async def run(self) -> None:
+        try:
+            async for one in self.watched:
+                if self.stopped:
+                    return
+                self._tell(one)
+                await asyncio.sleep(0)  # others have their turn, however much comes
+        except Exception:
+            logger.exception("the watch of %r failed, and has ended", self._callback)
+
+    def _tell(self, one: T) -> None:
+        try:
+            self._callback(one)
+        except Exception:
+            logger.exception("the callback %r of a watch failed; it goes on", self._callback)
+
+
 class Stop:
     """Ends a watch when it is called, from any thread, also from its callback. Idempotent."""
 
-    def __init__(self, runner: Runner, watched: Watched[Any]) -> None:
+    def __init__(self, runner: Runner, following: _Following[Any]) -> None:
         self._runner = runner
-        self._watched = watched
-        self._stopped = False
+        self._following = following
 
     def __call__(self) -> None:
         """Call the callback no more; a call that is under way may still be at work."""
-        self._stopped = True
+        self._following.stopped = True
 
         async def close() -> None:
-            self._watched.close()
+            self._following.watched.close()
 
         with contextlib.suppress(NotOpenError):  # closing the connection has ended it
             self._runner.submit(close)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether it was called."""
-        return self._stopped
 
 
 def watch_with(
     runner: Runner, watch: Callable[[], Watched[T]], callback: Callable[[T], object]
 ) -> Stop:
-    """Call *callback* on the runner's thread with all that comes; what it raises is logged."""
-    watched = runner.ask(watch)
-    stop = Stop(runner, watched)
-    runner.submit(functools.partial(_follow, watched, callback, weakref.ref(stop)))
-    return stop
+    """Call *callback* on the runner's thread with all that comes; what it raises is logged.
+
+    Raises:
+        UsageError: *callback* is async.
+    """
+    if inspect.iscoroutinefunction(callback):
+        raise UsageError(f"a watch calls a plain function, and {callback!r} is async")
+    following = _Following(runner.ask(watch), callback)
+    runner.submit(following.run)
+    return Stop(runner, following)
+
+
 @mirrors(Collection)
 class BlockingCollection:
     """The documents of one collection, by id, for code that is not async.
@@ -148,10 +176,10 @@ class BlockingCollection:
         reverse: bool = False,
         limit: int | None = None,
     ) -> BlockingLiveQuery:
-        async def start() -> LiveQuery:
-            return await self._twin.live(where=where, key=key, reverse=reverse, limit=limit)
-
-        return BlockingLiveQuery(self._runner, self._runner.call(start))
+        query = self._runner.call(
+            lambda: self._twin.live(where=where, key=key, reverse=reverse, limit=limit)
+        )
+        return BlockingLiveQuery(self._runner, query)
 
 
 @mirrors(LiveQuery)
@@ -174,37 +202,36 @@ class BlockingLiveQuery:
         self.close()
 
     def __iter__(self) -> Iterator[Diff]:
-        async def start() -> AsyncIterator[Diff]:
-            return aiter(self._twin)
-
-        reader = self._runner.call(start)
-        while diff := self._runner.call(lambda: _next(reader)):
-            yield diff
+        """Each step from now on, for one reader; first of all the whole picture."""
+        reader = self._runner.ask(lambda: aiter(self._twin))
+        with contextlib.suppress(NotOpenError):  # the connection was closed, which ends it too
+            while diff := self._runner.call(lambda: anext(reader, None)):
+                yield diff
 
     def __len__(self) -> int:
-        return self._ask(lambda: len(self._twin))
+        return self._runner.ask(lambda: len(self._twin))
 
     @property
     def items(self) -> dict[str, Document]:
-        return self._ask(lambda: self._twin.items)
+        return self._runner.ask(lambda: self._twin.items)
 
     @property
     def revision(self) -> int:
-        return self._ask(lambda: self._twin.revision)
+        return self._runner.ask(lambda: self._twin.revision)
 
     @property
     def state(self) -> Literal["loading", "empty", "ready"]:
-        return self._ask(lambda: self._twin.state)
+        return self._runner.ask(lambda: self._twin.state)
 
     @property
     def errors(self) -> dict[str, Exception]:
-        return self._ask(lambda: self._twin.errors)
+        return self._runner.ask(lambda: self._twin.errors)
 
     def get(self, id_: str, /) -> Document | None:
-        return self._ask(lambda: self._twin.get(id_))
+        return self._runner.ask(lambda: self._twin.get(id_))
 
     def is_pending(self, id_: str, /) -> bool:
-        return self._ask(lambda: self._twin.is_pending(id_))
+        return self._runner.ask(lambda: self._twin.is_pending(id_))
 
     def subscribe(
         self, callback: Callable[[Diff], object], *, owner: object | None = None
@@ -214,16 +241,11 @@ class BlockingLiveQuery:
         It ends with `Subscription.close`, with the query, and when its owner goes away: the object
         whose method *callback* is, or else *owner*, which are held weakly.
         """
-        return self._ask(lambda: self._twin.subscribe(callback, owner=owner))
+        return self._runner.ask(lambda: self._twin.subscribe(callback, owner=owner))
 
     def close(self) -> None:
-        self._ask(self._twin.close)
-
-    def _ask(self, question: Callable[[], T]) -> T:
-        async def answer() -> T:
-            return question()
-
-        return self._runner.call(answer)
+        with contextlib.suppress(NotOpenError):  # closing the connection has closed it
+            self._runner.ask(self._twin.close)
 
 
 class BlockingBatch:
@@ -237,10 +259,7 @@ class BlockingBatch:
         self._twin = batch
 
     def __enter__(self) -> BlockingBatch:
-        async def check() -> None:
-            self._twin.session.use()
-
-        self._runner.call(check)
+        self._runner.ask(self._twin.session.use)
         self._twin.enter()
         return self
 
@@ -253,7 +272,3 @@ class BlockingBatch:
         writes = self._twin.leave()
         if kind is None:
             self._runner.call(lambda: self._twin.commit(writes))
-
-
-async def _next(reader: AsyncIterator[Diff]) -> Diff | None:
-    return await anext(reader, None)

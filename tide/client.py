@@ -209,6 +209,8 @@ class Tide:
     async def flushed(self, timeout: float = 10.0) -> None:
         """Wait until what was written up to now is on the server, or was refused by it.
 
+        What a later write of the same document replaced meanwhile is not waited for.
+
         Args:
             timeout: seconds to wait at most.
 
@@ -263,9 +265,10 @@ class Tide:
         if running is not None and running.state is not None:
             error = None if running.error is None else str(running.error)
             return status.told(store.counts, running.state, error)
-        if running is None and not is_synced(store.path):
-            return status.told(store.counts, "stopped", None)
-        return status.told(store.counts, store.counts.state, store.counts.error)
+        if is_synced(store.path):
+            return status.told(store.counts, store.counts.state, store.counts.error)
+        # If who synced it is gone, the loop that runs here takes over in a moment.
+        return status.told(store.counts, "stopped" if running is None else "connecting", None)
 
     def _syncing(self) -> Synchronizer:
         if self._synchronizer is None:

@@ -68,11 +68,7 @@ class _Opened:
     async def open(self) -> None:
         await self._stack.enter_async_context(self.tide)
         if self._interval is not None:
-            try:
-                await self._stack.enter_async_context(self.tide.sync_forever(self._interval))
-            except BaseException:
-                await self.close()
-                raise
+            await self._stack.enter_async_context(self.tide.sync_forever(self._interval))
 
     async def close(self) -> None:
         await self._stack.aclose()
@@ -142,20 +138,26 @@ class Connection:
 
     @property
     def status(self) -> SyncStatus:
-        async def status() -> SyncStatus:
-            return self._tide.status
-
-        return self._runner.call(status)
+        return self._runner.ask(lambda: self._tide.status)
 
     def watch_status(self, callback: Callable[[SyncStatus], object], /) -> Stop:
+        """Call *callback* with the status now, and again whenever it changes.
+
+        It runs on tide's own thread, so it should be quick and can't use the connection itself;
+        what it raises is logged. While something waits for the server, it is called at least once
+        a second, with its age.
+
+        Returns:
+            A function that ends it; so does closing the connection.
+
+        Raises:
+            UsageError: *callback* is async.
+        """
         return watch_with(self._runner, self._tide.watch_status, callback)
 
     @property
     def node_id(self) -> str:
-        async def node_id() -> str:
-            return self._tide.node_id
-
-        return self._runner.call(node_id)
+        return self._runner.ask(lambda: self._tide.node_id)
 
     @property
     def recovered(self) -> Recovered | None:

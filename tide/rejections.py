@@ -6,8 +6,8 @@ These functions are works of `Store.write`.
 from __future__ import annotations
 
 from tide import outbox
-from tide.codec import dumps
 from tide.errors import NotFoundError
+from tide.limits import encode_document
 from tide.outbox import RejectedOp
 from tide.store import Delete, Put, StoreTransaction
 
@@ -25,9 +25,14 @@ def discard(tx: StoreTransaction, op: RejectedOp) -> None:
 
 
 def retry(tx: StoreTransaction, op: RejectedOp) -> None:
-    """Write *op* again, as a new write of now; raises as `discard` does."""
+    """Write *op* again, as a new write of now.
+
+    Raises:
+        NotFoundError: it is not among the rejected ops (any more).
+        DocumentError: its document was changed meanwhile, and can't be stored.
+    """
     discard(tx, op)
     if op.doc is None:
         tx.write([Delete(op.collection, op.id)])
     else:
-        tx.write([Put(op.collection, op.id, dumps(op.doc))])
+        tx.write([Put(op.collection, op.id, encode_document(op.doc))])

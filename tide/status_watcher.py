@@ -77,10 +77,8 @@ class StatusWatcher(Alarm):
 
 
 def _differs(one: SyncStatus, other: SyncStatus) -> bool:
-    """Whether *one* has something to tell after *other*: the age of what waits, only now and then.
-
-    When an exchange last succeeded is told along with other news, or once it is a second old.
-    """
+    """Whether *one* has something to tell after *other*; of times, only every now and then."""
     aged = abs(one.oldest_pending_age - other.oldest_pending_age) >= TICK
+    synced = abs((one.last_synced_at or 0.0) - (other.last_synced_at or 0.0)) >= TICK
     rest = one._replace(oldest_pending_age=0.0, last_synced_at=None)
-    return aged or rest != other._replace(oldest_pending_age=0.0, last_synced_at=None)
+    return aged or synced or rest != other._replace(oldest_pending_age=0.0, last_synced_at=None)

@@ -116,11 +116,11 @@ class SyncLoop:
             if self._task is not None and not self._task.done():
                 self._task.cancel()
                 await asyncio.wait([self._task])
-            if self.state not in (None, "stopped"):
+            if self._recorded is not None:  # else another process says how it goes
                 await self._report("stopped", None)
         finally:  # also if this is cancelled while it waits
             self._store.feed.remove(self._writes)
-            self.state = "stopped"
+            self.state, self._recorded = "stopped", None
             self._lock.release()
 
     async def _watch(self) -> None:
@@ -143,12 +143,12 @@ class SyncLoop:
             await asyncio.wait([work], timeout=WEDGED)
             if self._busy and exchanges == self._synchronizer.exchanges:
                 logger.error("syncing hangs, so it starts anew; it hung at\n%s", _at(work))
+                self.state, self.error = "offline", OfflineError("syncing hung; it started anew")
                 return
             exchanges = self._synchronizer.exchanges
-        if not work.cancelled() and (error := work.exception()):
-            logger.error(
-                "syncing failed in a way that it should not; it starts anew", exc_info=error
-            )
+        if not self._stopping:
+            error = None if work.cancelled() else work.exception()
+            logger.error("syncing ended, which it never should; it starts anew", exc_info=error)
             await asyncio.sleep(jitter(0.5, 1.0))
 
     async def _run(self) -> None:
@@ -170,8 +170,8 @@ class SyncLoop:
             self.state = self._recorded = None
             await self._listening.stop()
             return self._jittered(self._interval)
-        if self.state is None:
-            self.state = "connecting"
+        if self._recorded is None and self.state in (None, "connecting"):
+            await self._report("connecting", None)
         if not await self._taken_from_stream():
             self._writes.any = False
             await self._sync()
