@@ -95,9 +95,7 @@ async def test_a_page_is_encoded_once_for_all_who_listen(service, monkeypatch):
         encoded.append(data)
         return encode_event(name, data)
 
-    monkeypatch.setattr(
-        hubs, "encode_event", lambda *event: encoded.append(event) or encode(*event)
-    )
+    monkeypatch.setattr(hubs, "encode_event", encode)
     await push(service, "1")
     frames = [await listener.next(PATIENCE) for listener in listeners]
     assert len(encoded) == 1

@@ -323,9 +323,7 @@ async def test_a_page_is_encoded_once_however_many_listen(http, endpoint, monkey
         streams = [await stack.enter_async_context(listening(http, endpoint)) for _ in range(30)]
         for stream in streams:
             await stream.page()
-        monkeypatch.setattr(
-            hub, "encode_event", lambda *event: encoded.append(event) or encode(*event)
-        )
+        monkeypatch.setattr(hub, "encode_event", encode)
         await push(http, endpoint, "1")
         for stream in streams:
             assert ids(await stream.page()) == ["1"]
