@@ -1,25 +1,24 @@
-"""`python -m benchmarks`: put, push and pull, beside raw sqlite3 in the same run."""
+"""`python -m benchmarks`: tide beside a reference in the same run; see README.md there."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import socket
 import sqlite3
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.listeners import measure_listeners
+from benchmarks.push import measure_push
+from benchmarks.serving import server
 from tide import Tide
 
 Durability = Literal["full", "relaxed"]
+ALL = ("put", "sync", "push", "listeners")
 ROUNDS = 5
 TEXT = (
     '{"text":"buy bread and a litre of milk","done":false,"priority":3,'
@@ -90,8 +89,14 @@ async def batches(tide: Tide, start: int, count: int) -> None:
                 await todos.put(f"bat{n:07}", doc(n))
 
 
-async def measure_puts(durability: Durability, folder: Path) -> None:
+async def measure_puts(folder: Path) -> None:
     """The put rows of the table."""
+    durabilities: tuple[Durability, ...] = ("full", "relaxed")
+    for durability in durabilities:
+        await _measure_puts(durability, folder)
+
+
+async def _measure_puts(durability: Durability, folder: Path) -> None:
     cases: list[tuple[str, Callable[[Tide, int, int], Any], int, int]] = [
         ("put, one at a time", one_at_a_time, 400, 1),
         ("put, 100 at once", hundred_at_once, 4000, 1),
@@ -116,7 +121,7 @@ async def measure_sync(count: int, folder: Path) -> None:
     sql = raw(folder / "raw-sync.db", "full")
     push, pull, reference = [], [], []
     for number in range(3):
-        with server(folder / f"server{number}.db") as endpoint:
+        with server(folder / f"server{number}.db") as (endpoint, _):
             async with Tide(folder / f"a{number}.db", endpoint) as tide:
                 await batches(tide, 0, count)
                 push.append(count / await seconds(tide.sync_once()))
@@ -136,26 +141,6 @@ async def seconds(awaitable: Any) -> float:
     return time.perf_counter() - began
 
 
-@contextlib.contextmanager
-def server(db: Path) -> Iterator[str]:
-    """`tide serve` in a process of its own; its endpoint."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tide.server", "--db", str(db), "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).close()
-                break
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}/sync"
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def report(name: str, ours: list[float], theirs: list[float]) -> None:
     """One line of the table: medians a second, and the median of the rounds' ratios."""
     ratio = statistics.median([a / b for a, b in zip(ours, theirs, strict=True)])
@@ -169,13 +154,21 @@ def report(name: str, ours: list[float], theirs: list[float]) -> None:
 def main() -> None:
     """Run all, or what the arguments say."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("which", nargs="*", metavar="WHICH", help=f"of {', '.join(ALL)}; all")
     parser.add_argument("--documents", type=int, default=100_000, help="to push and pull")
-    count: int = parser.parse_args().documents
-    with tempfile.TemporaryDirectory() as folder:
-        durabilities: tuple[Durability, ...] = ("full", "relaxed")
-        for durability in durabilities:
-            asyncio.run(measure_puts(durability, Path(folder)))
-        asyncio.run(measure_sync(count, Path(folder)))
+    parser.add_argument("--listeners", type=int, default=1000, help="on one server")
+    options = parser.parse_args()
+    if unknown := set(options.which) - set(ALL):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; only {', '.join(ALL)}")
+    runs: dict[str, Callable[[Path], Coroutine[Any, Any, None]]] = {
+        "put": measure_puts,
+        "sync": lambda folder: measure_sync(options.documents, folder),
+        "push": measure_push,
+        "listeners": lambda folder: measure_listeners(folder, options.listeners),
+    }
+    for which in options.which or ALL:
+        with tempfile.TemporaryDirectory() as folder:
+            asyncio.run(runs[which](Path(folder)))
 
 
 if __name__ == "__main__":

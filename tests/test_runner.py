@@ -160,7 +160,7 @@ def test_closing_answers_all_who_wait(kind):
 def test_closing_answers_calls_that_race_with_it():
     for _ in range(30):
         runner = Runner("app.db", nothing)
-        ends = []
+        ends: list[str] = []
 
         def call(runner=runner, ends=ends):
             try:

@@ -94,7 +94,7 @@ async def test_get_tells_what_the_server_speaks(http, path):
     assert answer.json() == {
         "protocol": "tide",
         "versions": [1],
-        "features": ["results", "gzip"],
+        "features": ["results", "gzip", "live"],
         "limits": {
             "max_ops": 500,
             "max_body_bytes": 4 << 20,
@@ -220,11 +220,6 @@ async def test_another_method_is_405_and_the_answer_names_the_right_ones(http, p
     assert problem(answer) == (405, "method_not_allowed", False)
     allowed = set(answer.headers["allow"].split(", "))
     assert allowed == ({"GET", "HEAD"} if path == "/healthz" else {"GET", "HEAD", "POST"})
-
-
-async def test_there_is_no_live_stream_yet_and_who_asks_for_it_is_told(http):
-    answer = await http.get("/sync", headers={"accept": "text/event-stream"})
-    assert problem(answer) == (406, "not_acceptable", False)
 
 
 WRONG_FIELDS: list[dict[str, Any]] = [
