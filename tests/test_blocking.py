@@ -493,7 +493,9 @@ def members(kind):
 
 
 def signature(member):
-    return inspect.signature(member.fget if isinstance(member, property) else member)
+    plain = member.fget if isinstance(member, property) else member
+    assert callable(plain)
+    return inspect.signature(plain)
 
 
 def documentation(member):
