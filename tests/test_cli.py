@@ -125,8 +125,14 @@ def test_a_command_that_is_none_ends_with_the_usage(
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(tide.cli.main, ["--help"]) == 0
     told = capsys.readouterr().out
-    assert "serve" in told
-    assert "demo" in told
+    for name in ("serve", "demo", "doctor", "tail", "outbox", "export", "import"):
+        assert f"\n    {name} " in told
+
+
+@pytest.mark.parametrize("name", ["doctor", "tail", "outbox", "export", "import"])
+def test_each_command_tells_of_itself(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert exit_code(tide.cli.main, [name, "--help"]) == 0
+    assert f"usage: tide {name} " in capsys.readouterr().out
 
 
 def test_python_m_tide_is_the_command() -> None:

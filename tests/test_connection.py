@@ -442,7 +442,7 @@ def test_f47_the_status_is_told_to_a_callback_as_it_changes(path, endpoint):
 def test_flushed_returns_when_all_is_on_the_server_or_says_why_not(path, endpoint):
     with tide.connect(path, f"http://127.0.0.1:{free_port()}/sync") as db:
         db.collection("todos").put("a", {})
-        with pytest.raises(NotFlushedError, match="1 writes are not on the server") as caught:
+        with pytest.raises(NotFlushedError, match=r"not on the server after 0.0 s: 1;") as caught:
             db.flushed(0.0)
         assert isinstance(caught.value, TimeoutError)
     with tide.connect(path, endpoint) as db, tide.connect(f"{path}2", endpoint) as other:

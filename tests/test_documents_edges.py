@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tide.batch
+import tide.change
 import tide.collection
-import tide.feed
 import tide.store
 from tide import CollectionNameError, DocumentError, IdError, Tide
 from tide.codec import fast, pure
@@ -45,7 +45,7 @@ def things(store):
 @pytest.fixture(params=[pure, fast], ids=["pure", "fast"])
 def codec(request, monkeypatch):
     """Read with one codec, whichever is installed."""
-    for module in (tide.batch, tide.collection, tide.feed, tide.store):
+    for module in (tide.batch, tide.change, tide.collection, tide.store):
         monkeypatch.setattr(module, "loads", request.param.loads)
 
 

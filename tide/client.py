@@ -226,7 +226,7 @@ class Tide:
             if loop.time() >= end:
                 now = self.status
                 raise NotFlushedError(
-                    f"{now.pending} writes are not on the server after {timeout} s: syncing is "
+                    f"writes not on the server after {timeout} s: {now.pending}; syncing is "
                     f"{now.state}" + (f", {now.error}" if now.error else "")
                 )
             await alarm.wait(end - loop.time())
@@ -265,10 +265,12 @@ class Tide:
         if running is not None and running.state is not None:
             error = None if running.error is None else str(running.error)
             return status.told(store.counts, running.state, error)
-        if is_synced(store.path):
+        synced = is_synced(store.path)
+        if synced and store.counts.state != "stopped":
             return status.told(store.counts, store.counts.state, store.counts.error)
-        # If who synced it is gone, the loop that runs here takes over in a moment.
-        return status.told(store.counts, "stopped" if running is None else "connecting", None)
+        # Whoever syncs it has not said yet how that goes, or the loop here is about to take over.
+        begins = synced or running is not None
+        return status.told(store.counts, "connecting" if begins else "stopped", None)
 
     def _syncing(self) -> Synchronizer:
         if self._synchronizer is None:

@@ -76,17 +76,21 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """
     if not path.is_file():
         raise StoreError(f"{path} is a directory" if path.is_dir() else f"there is no file {path}")
-    alone = not wal_of(path).exists()
+    alone, leftover = not wal_of(path).exists(), False
     try:
         with store_errors(path), contextlib.closing(_connect(path, alone=alone)) as sql:
             _check(sql, path)
-            yield sql
+            in_use = _in_use(sql)
+            try:
+                yield sql
+            finally:
+                leftover = in_use and not _in_use(sql)
     except StoreCorruptError as error:
         if not recovery.is_ours(path):
             raise NotAStoreError(f"{path} is not a tide store, nor any SQLite file") from error
         raise
     finally:
-        if alone and wal_of(path).exists():
+        if (alone or leftover) and wal_of(path).exists():
             _tidy(path)
 
 
@@ -95,7 +99,11 @@ def snapshot(path: Path) -> Iterator[sqlite3.Connection]:
     """As `reading`, and all that is read is of one moment."""
     with reading(path) as sql:
         sql.execute("BEGIN")
-        yield sql
+        try:
+            yield sql
+        finally:
+            if sql.in_transaction:
+                sql.execute("ROLLBACK")
 
 
 def wal_of(path: Path) -> Path:
@@ -199,8 +207,20 @@ def _check(sql: sqlite3.Connection, path: Path) -> None:
         raise NotAStoreError(f"{path} is empty: no tide has stored anything there")
 
 
+def _in_use(sql: sqlite3.Connection) -> bool:
+    """Whether a program has the store open, or did not close it."""
+    try:
+        return bool(sql.execute("SELECT clean FROM node").fetchone() == (0,))
+    except sqlite3.Error:
+        return True
+
+
 def _tidy(path: Path) -> None:
-    """Let SQLite remove the empty files that only reading left behind, if nobody needs them."""
+    """Let SQLite remove its files beside this one, if nobody needs them.
+
+    They are there only because of the reading: empty, or not removed by the program that closed
+    the store meanwhile, since it was not the last to do so.
+    """
     with contextlib.suppress(sqlite3.Error):
         uri = f"{path.absolute().as_uri()}?mode=rw"
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=0)) as sql:

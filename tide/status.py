@@ -77,7 +77,7 @@ def told(counts: Counts, state: State, error: str | None) -> SyncStatus:
     if state == "online" and age > PATIENCE:
         silence = time.time() - (counts.synced_at or 0.0)
         state = "offline" if silence > PATIENCE else "connecting"
-        error = f"{counts.pending} writes wait for the server, the oldest for {age:.0f} s"
+        error = f"writes that wait for the server: {counts.pending}, the oldest for {age:.0f} s"
     return SyncStatus(state, counts.pending, age, counts.rejected, counts.synced_at, error)
 
 

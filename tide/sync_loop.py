@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import logging
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from tide import status
 from tide.change import Committed
@@ -271,7 +272,10 @@ class _Writes:
 
 
 def _at(task: asyncio.Task[None]) -> str:
-    """Where *task* stands."""
-    text = io.StringIO()
-    task.print_stack(file=text)
-    return text.getvalue()
+    """Where *task* stands: its stack, of which asyncio itself shows only the outermost frame."""
+    frames: list[str] = []
+    waits: Any = task.get_coro()
+    while (frame := getattr(waits, "cr_frame", None)) is not None:
+        frames += traceback.format_stack(frame, limit=1)
+        waits = waits.cr_await
+    return "".join(frames)

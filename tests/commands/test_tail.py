@@ -139,6 +139,14 @@ async def test_it_leaves_no_trace(path):
     assert sorted(part.name for part in path.parent.iterdir()) == ["app.db"]
 
 
+async def test_a_program_that_closes_the_store_meanwhile_finds_all_of_it_in_one_file(path):
+    async with tailing(path) as (program, store):
+        await store.close()
+        program.send_signal(signal.SIGINT)
+        await asyncio.wait_for(program.wait(), 30)
+    assert sorted(part.name for part in path.parent.iterdir()) == ["app.db"]
+
+
 async def test_a_file_that_is_replaced_under_it_ends_it(path):
     async with tailing(path) as (program, _):
         path.rename(path.with_name("aside.db"))
