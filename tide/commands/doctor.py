@@ -19,7 +19,7 @@ from tide.inspection import Examined, Facts, examine, has_wal_reset_bug, wal_of
 from tide.status import SyncStatus
 from tide.sync_loop import is_synced, lock_of
 
-__all__ = ["main"]
+__all__ = ["Report", "main"]
 
 WAL_BUG = "sqlite.org/wal.html#walresetbug"
 
