@@ -207,9 +207,7 @@ class Tide:
         return StatusWatcher(store.feed, lambda: self._status_of(store))
 
     async def flushed(self, timeout: float = 10.0) -> None:
-        """Wait until what was written up to now is on the server, or was refused by it.
-
-        What a later write of the same document replaced meanwhile is not waited for.
+        """Wait until what was written so far, and not replaced since, is on the server or refused.
 
         Args:
             timeout: seconds to wait at most.
@@ -269,8 +267,7 @@ class Tide:
         if synced and store.counts.state != "stopped":
             return status.told(store.counts, store.counts.state, store.counts.error)
         # Whoever syncs it has not said yet how that goes, or the loop here is about to take over.
-        begins = synced or running is not None
-        return status.told(store.counts, "connecting" if begins else "stopped", None)
+        return status.told(store.counts, "connecting" if synced or running else "stopped", None)
 
     def _syncing(self) -> Synchronizer:
         if self._synchronizer is None:
