@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 from tide import Tide
 from tide.testing import memory_server
 
-__all__ = ["COMMAND", "Documents", "fill", "held", "refuse", "tide", "untouched"]
+__all__ = ["BUFFERED", "COMMAND", "Documents", "fill", "held", "refuse", "tide", "untouched"]
 
 COMMAND = [sys.executable, "-m", "tide"]
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+"""The environment for a process that holds back what it prints, as they do for everybody."""
 
 Documents = dict[str, dict[str, dict[str, Any]]]
 
@@ -22,7 +25,9 @@ def tide(*argv: object, stdin: str | bytes = "") -> subprocess.CompletedProcess[
     """Run the command as a process; what it reads and prints is UTF-8."""
     given = stdin if isinstance(stdin, bytes) else stdin.encode()
     command = [*COMMAND, *map(str, argv)]
-    ran = subprocess.run(command, input=given, capture_output=True, timeout=60, check=False)
+    ran = subprocess.run(
+        command, input=given, capture_output=True, timeout=60, check=False, env=BUFFERED
+    )
     out, err = ran.stdout.decode(), ran.stderr.decode()
     assert "Traceback" not in err, err
     return subprocess.CompletedProcess(command, ran.returncode, out, err)

@@ -106,6 +106,21 @@ async def test_it_sees_what_a_program_that_is_running_has_written_a_moment_ago(p
         await store.collection("todos").put("t4", {})  # and nothing got in its way
 
 
+async def test_it_leaves_it_to_the_next_program_to_clear_up_after_a_crash(path, tmp_path):
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    async with Tide(path) as store:
+        await store.collection("todos").put("t3", {})
+        for part in ("app.db", "app.db-wal"):  # as the disk would be now without power
+            (crashed / part).write_bytes((path.parent / part).read_bytes())
+    before = untouched(crashed)
+    ran = await asyncio.to_thread(command, "doctor", crashed / "app.db")
+    assert "3 in todos" in ran.stdout
+    after = untouched(crashed)
+    after.pop("app.db-shm")  # an index of the WAL in shared memory, which readers need
+    assert after == before
+
+
 async def test_it_tells_which_process_syncs_and_how_that_goes(path):
     with served(create_app(path.with_name("server.db"))) as endpoint:
         async with Tide(path, endpoint) as store, store.sync_forever():

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 
 import pytest
 
 import tide.cli
-from tests.commands.stores import COMMAND, fill
-from tests.commands.stores import tide as command
+from tests.commands.stores import BUFFERED, COMMAND, fill
 from tide import Tide
 from tide.testing import memory_server
 
@@ -32,6 +32,7 @@ async def tailing(path, *options):
         *("tail", str(path), *options),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env=BUFFERED,
     )
     try:
         async with Tide(path) as store:
@@ -163,12 +164,17 @@ def test_a_name_that_is_none_is_a_wrong_use(path, capsys, name):
 
 
 def test_a_pipe_that_is_closed_before_anything_came_is_fine(path):
-    ran = subprocess.run(
-        f"{' '.join(COMMAND)} outbox '{path}' --all | true",
-        shell=True,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert (ran.returncode, ran.stderr) == (0, b"")
-    assert command("outbox", path).returncode == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ran = subprocess.run(
+            [*COMMAND, "outbox", str(path)],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            env=BUFFERED,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (ran.returncode, ran.stderr) == (141, b"")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import tide.cli
-from tests.commands.stores import COMMAND, Documents, fill, held, untouched
+from tests.commands.stores import BUFFERED, COMMAND, Documents, fill, held, untouched
 from tests.commands.stores import tide as command
 from tide import Tide
 from tide.commands.progress import Progress
@@ -138,10 +138,14 @@ def test_a_full_disk_is_told_in_one_sentence(path):
     assert ran.stderr.count("\n") == 1
 
 
-def test_a_reader_that_leaves_ends_an_export_quietly(path):
+@pytest.mark.parametrize("arguments", ["export", "outbox --all", "outbox --json"])
+def test_a_reader_that_leaves_ends_it_quietly(path, arguments):
     fill(path, {"todos": {f"t{n}": {"text": "word " * 50} for n in range(2000)}})
     with subprocess.Popen(
-        [*COMMAND, "export", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*COMMAND, *arguments.split(), str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=BUFFERED,
     ) as program:
         assert program.stdout is not None
         assert program.stderr is not None
