@@ -18,7 +18,7 @@ import pytest
 
 from tests.support import free_port, served, until
 from tide import Change, Tide, Transport, listening, sync_loop
-from tide.errors import OfflineError, ProtocolError
+from tide.errors import OfflineError, ProtocolError, UnavailableError
 from tide.protocol import Event, Response, parse_page
 from tide.server import Access, create_app
 from tide.testing import memory_server
@@ -167,6 +167,62 @@ async def test_f06_what_a_node_pushed_itself_costs_no_pull_when_it_comes_back(pa
     ]
 
 
+class Changing(Line):
+    """Events come when *gate* is open, as *change* makes them."""
+
+    def __init__(self, inner, change=lambda event: event):
+        super().__init__(inner)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.change = change
+
+    async def listen(self, cursor, headers):
+        async for event in super().listen(cursor, headers):
+            await self.gate.wait()
+            yield self.change(event)
+
+
+async def test_f06_nor_does_it_when_it_comes_back_late(transport, tmp_path):
+    line = Changing(transport())
+    async with (
+        syncing(tmp_path / "a.db", line) as a,
+        syncing(tmp_path / "b.db", transport()) as b,
+    ):
+        line.gate.clear()
+        before = line.exchanges
+        for number in range(5):
+            heard = b.line.events
+            await a.todos.put(str(number), {})
+            await a.tide.flushed(timeout=30)
+            await until(lambda: b.line.events > heard)  # noqa: B023 - waits right here
+        line.gate.set()
+        await b.todos.put("theirs", {})
+        await a.has("theirs")
+        assert line.exchanges == before + 5
+
+
+async def test_a_page_that_says_there_is_more_makes_the_node_ask_for_it(transport, tmp_path):
+    def shorten(event):
+        if event.name != "changes" or len(parse_page(event.data).changes) < 3:
+            return event
+        page = parse_page(event.data)
+        epoch, _, seq = page.cursor.partition(":")
+        left_out = len(page.changes) - 1
+        page = page._replace(
+            cursor=f"{epoch}:{int(seq) - left_out}", changes=page.changes[:1], has_more=True
+        )
+        return Event("changes", page.encode())
+
+    async with (
+        syncing(tmp_path / "a.db", Changing(transport(), shorten)) as a,
+        syncing(tmp_path / "b.db", transport()) as b,
+    ):
+        async with b.tide.batch():
+            for number in range(3):
+                await b.todos.put(str(number), {})
+        await a.has("0", "1", "2")
+
+
 async def test_writes_made_together_travel_together(pair):
     a, b = pair
     before = a.line.exchanges
@@ -229,6 +285,53 @@ async def test_it_is_asked_all_the_same_in_case_something_was_lost(
 # Without a stream
 
 
+class Failing(Line):
+    """Fails while *away*."""
+
+    away = False
+
+    async def exchange(self, body, headers):
+        answer = await super().exchange(body, headers)
+        if self.away:
+            raise OfflineError("away")
+        return answer
+
+    async def listen(self, cursor, headers):
+        async for event in super().listen(cursor, headers):
+            if self.away:
+                raise OfflineError("away")
+            yield event
+
+
+async def test_f46_while_the_server_is_away_only_exchanges_look_for_it(transport, tmp_path):
+    line = Failing(transport())
+    async with (
+        syncing(tmp_path / "a.db", line) as a,
+        syncing(tmp_path / "b.db", transport()) as b,
+    ):
+        line.away = True
+        await b.todos.put("1", {})  # the next event, which fails
+        await until(lambda: not a.loop.online)
+        streams, exchanges = line.streams, line.exchanges
+        await until(lambda: line.exchanges > exchanges + 10)
+        assert line.streams <= streams + 1
+        line.away = False
+        await until(lambda: a.live)
+        await a.has("1")
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_who_serves_no_streams_for_a_while_says_for_how_long(status, tmp_path):
+    way = Way(create_app(tmp_path / "server.db"), "busy")
+    way.status = status
+    with served(way) as endpoint:
+        transport = HttpTransport(endpoint)
+        with pytest.raises(UnavailableError) as caught:
+            await anext(transport.listen("", {}))
+        await transport.aclose()
+    assert caught.value.retry_after == 7.0
+
+
 class Way:
     """An app between a node and *app*, which does something to live streams."""
 
@@ -237,6 +340,7 @@ class Way:
         self.state = app.state
         self.how = how
         self.streams = 0
+        self.status = 503
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http" or scope["method"] == "POST":
@@ -249,7 +353,7 @@ class Way:
         await self.app(scope, receive, send)
 
     async def answer(self, send, status, kind, body=b"{}"):
-        headers = [(b"content-type", kind)]
+        headers = [(b"content-type", kind), (b"retry-after", b"7")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -262,8 +366,8 @@ class Way:
     async def s406(self, scope, receive, send):
         await self.answer(send, 406, b"application/problem+json")
 
-    async def s503(self, scope, receive, send):
-        await self.answer(send, 503, b"text/html")
+    async def busy(self, scope, receive, send):
+        await self.answer(send, self.status, b"text/html")
 
     async def json(self, scope, receive, send):
         await self.answer(send, 200, b"application/json")
@@ -285,7 +389,7 @@ class Way:
         await self.app(scope, receive, once)
 
 
-NO_STREAM = ["s404", "s405", "s406", "s503", "json", "html", "held"]
+NO_STREAM = ["s404", "s405", "s406", "json", "html", "held"]
 
 
 @pytest.mark.parametrize("how", NO_STREAM)

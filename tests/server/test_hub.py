@@ -296,8 +296,8 @@ async def test_a_stream_that_is_just_joining_when_the_server_closes_ends_too():
 async def test_after_the_last_word_comes_nothing():
     listener = Listener(b"first")
     listener.end()
-    listener.offer(b"late")
     listener.end()
+    listener.offer(b"late")
     assert read(await listener.next(0)) == "bye"
     assert await listener.next(0) is None
 
