@@ -180,7 +180,9 @@ def test_each_thread_may_have_a_batch_open_at_the_same_time(todos, db):
         with db.batch():
             todos.put(f"t{number}", {})
             inside.wait(WAIT)
-            return todos.count()
+            seen = todos.count()
+            inside.wait(WAIT)
+            return seen
 
     assert in_threads(4, work) == [1] * 4
     assert todos.count() == 4
