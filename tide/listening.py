@@ -20,7 +20,7 @@ logger = logging.getLogger("tide")
 FIRST = 10.0
 """Seconds for the first event: what holds it back for longer holds back all, such as a proxy."""
 
-SILENCE = 3 * HEARTBEAT
+SILENCE = 2 * HEARTBEAT
 """Seconds without a sign of life after which the stream counts as broken."""
 
 LASTED = HEARTBEAT
