@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from tide.errors import RequestError
 from tide.protocol import Op
-from tide.server.service import DAY, Access, Service, Write
+from tide.server.access import Access, Write
+from tide.server.service import DAY, Service
 from tide.server.storage import sqlite
 from tide.server.storage.sqlite import SqliteStorage
 from tide.stamp import MAX_COUNTER, MAX_WIRE_COUNTER, Stamp
