@@ -227,7 +227,7 @@ async def test_what_waits_while_it_loads_is_no_step_of_its_own_if_it_was_read(to
     await asyncio.gather(query_started := asyncio.ensure_future(start(query)), *writes)
     assert query_started.result() is query
     assert list(query.items) == [f"t{number}" for number in range(10)]
-    assert query.revision in (1, 2)
+    assert query.revision <= 3  # the picture, and a step for each of two commits at most
 
 
 # Steps.

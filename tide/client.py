@@ -9,17 +9,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from tide import documents, log, outbox, rejections, status
+from tide import documents, outbox, rejections, status
 from tide.batch import Batch
 from tide.collection import Collection
 from tide.errors import EndpointError, NotFlushedError, UsageError
+from tide.flushing import until_flushed
 from tide.merge import confirm_reset
 from tide.outbox import RejectedOp
 from tide.recovery import Recovered
 from tide.sending import Headers
 from tide.session import Session
 from tide.status import SyncStatus
-from tide.status_watcher import Alarm, StatusWatcher
+from tide.status_watcher import StatusWatcher
 from tide.store import Store
 from tide.sync import Synchronizer, SyncResult
 from tide.sync_loop import SyncLoop, is_synced
@@ -215,24 +216,18 @@ class Tide:
         Raises:
             NotFlushedError: it is not, and why; nothing is lost.
         """
-        store = self._session.use()
-        alarm = Alarm(store.feed)
-        lsn = await store.read(log.head)
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout
-        while await store.read(lambda sql: outbox.waits_before(sql, lsn)):
-            if loop.time() >= end:
-                now = self.status
-                raise NotFlushedError(
-                    f"writes not on the server after {timeout} s: {now.pending}; syncing is "
-                    f"{now.state}" + (f", {now.error}" if now.error else "")
-                )
-            await alarm.wait(end - loop.time())
+        if not await until_flushed(self._session.use(), timeout):
+            now = self.status
+            raise NotFlushedError(
+                f"writes not on the server after {timeout} s: {now.pending}; syncing is "
+                f"{now.state}" + (f", {now.error}" if now.error else "")
+            )
 
     def sync_forever(self, interval: float = 2.0) -> SyncLoop:
         """Sync in the background inside ``async with tide.sync_forever():``.
 
-        Local writes are pushed at once; the server is asked for news every *interval* seconds.
+        Local writes are pushed at once. News come by live stream, or, without one, are asked for
+        every *interval* seconds.
 
         Raises:
             EndpointError: this Tide has no endpoint, or *interval* is not a positive number.
