@@ -59,7 +59,7 @@ class Server:
         self.folder = tempfile.TemporaryDirectory()
         self.loop = asyncio.new_event_loop()
         self.app = create_app(Path(self.folder.name) / "server.db")
-        self.app.state.service.hub.close()  # a live stream says goodbye at once
+        self.app.state.service.hub.ending = lambda: True  # so that a live stream ends soon
         # What it does not foresee would be a 500, and what not even that catches is raised here.
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=True)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://tide")
