@@ -60,7 +60,14 @@ async def test_a_snippet_runs(snippet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if "asyncio.run(" in snippet:
         run([sys.executable, "-c", snippet], tmp_path)
-        return
+    elif "flushed(timeout=5)" in snippet:  # takes it that a server answers
+        with served(create_app("server.db")) as endpoint:
+            await run_here(snippet.replace("http://127.0.0.1:8000/sync", endpoint))
+    else:
+        await run_here(snippet)
+
+
+async def run_here(snippet):
     code = compile(snippet, "snippet", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     async with (
         memory_server("server.db") as server,
