@@ -26,6 +26,7 @@ from tide import (
     Transport,
     UsageError,
     WrongLoopError,
+    connect,
 )
 from tide.server import create_app
 from tide.testing import memory_server
@@ -274,6 +275,27 @@ async def test_an_endpoint_beside_a_transport_is_refused(tmp_path):
     async with memory_server(tmp_path / "server.db") as server:
         with pytest.raises(EndpointError, match="either endpoint= or transport=, not both"):
             Tide(tmp_path / "app.db", ENDPOINT, transport=server.transport())
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Bearer TOKEN",
+        b"bytes",
+        5,
+        [("Authorization", "Bearer TOKEN")],
+        {"Authorization": None},
+        {"Authorization": b"Bearer TOKEN"},
+        {b"Authorization": "Bearer TOKEN"},
+        {"X-Number": 5},
+    ],
+)
+@pytest.mark.parametrize("make", [Tide, connect])
+def test_headers_that_are_none_are_refused_at_once(tmp_path, make, headers):
+    words = r'^headers= is a dict, such as {"Authorization": "Bearer TOKEN"}, or a function that re'
+    with pytest.raises(UsageError, match=words):
+        make(tmp_path / "app.db", ENDPOINT, headers=headers)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("interval", [0, -1, -0.0, float("nan"), float("-inf"), "2", None, [1]])

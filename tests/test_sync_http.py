@@ -588,25 +588,39 @@ async def failing():
 
 
 @pytest.mark.parametrize(
-    "headers",
+    ("headers", "words"),
     [
-        lambda: os.environ["NO SUCH VARIABLE"],
-        failing,
-        lambda: None,
-        lambda: ready(None),
-        lambda: 5,
-        lambda: "Bearer good",
-        lambda needed: {},
+        (lambda: os.environ["NO SUCH VARIABLE"], "failed: KeyError"),
+        (failing, r"failed: KeyError\('token'\)"),
+        (lambda: None, "returned None instead of a dict such as"),
+        (lambda: ready(None), "returned None"),
+        (lambda: 5, "returned something of type int"),
+        (lambda: "Bearer good", "returned something of type str"),
+        (
+            lambda: {"Authorization": None, "x": b"y"},
+            "returned a mapping that holds N",
+        ),
+        (lambda needed: {}, "failed: TypeError"),
     ],
-    ids=["raises", "raises later", "None", "None later", "a number", "text", "wants an argument"],
+    ids=[
+        "raises",
+        "raises later",
+        "None",
+        "None later",
+        "a number",
+        "text",
+        "no text in it",
+        "wants an argument",
+    ],
 )
-async def test_a_function_for_headers_that_fails_is_a_sync_error(headers, guarded, tmp_path):
+async def test_a_function_for_headers_that_fails_is_a_sync_error(headers, words, guarded, tmp_path):
     app, endpoint = guarded
     async with Tide(tmp_path / "app.db", endpoint, headers=headers) as node:
         await node.collection("todos").put("1", {"text": "bread"})
-        with pytest.raises(SyncError, match="headers=") as caught:
+        with pytest.raises(SyncError, match=f"the function given as headers= {words}") as caught:
             await node.sync_once()
         assert not isinstance(caught.value, OfflineError)
+        assert "good" not in str(caught.value)
         assert await node.pending() == 1
     assert app.requests == []
 

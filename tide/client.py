@@ -17,7 +17,7 @@ from tide.flushing import until_flushed
 from tide.merge import confirm_reset
 from tide.outbox import RejectedOp
 from tide.recovery import Recovered
-from tide.sending import Headers
+from tide.sending import Headers, check_headers
 from tide.session import Session
 from tide.status import SyncStatus
 from tide.status_watcher import StatusWatcher
@@ -52,6 +52,7 @@ class Tide:
 
     Raises:
         EndpointError: *endpoint* is no URL, or both it and *transport* are given.
+        UsageError: another argument can't be used.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Tide:
     ) -> None:
         if durability not in ("full", "relaxed"):
             raise UsageError(f'durability must be "full" or "relaxed", not {durability!r}')
+        check_headers(headers)
         self._path = _checked_path(db_path)
         self._transport = _choose_transport(endpoint, transport)
         self._headers = headers

@@ -6,17 +6,26 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
-from tide.errors import OfflineError, SyncError
+from tide.errors import OfflineError, SyncError, UsageError
 from tide.transports.base import Answer, Event, Transport
 
-__all__ = ["Headers", "Sender", "within"]
+__all__ = ["Headers", "Sender", "check_headers", "within"]
 
 T = TypeVar("T")
 
 Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 """Headers for each request, or a function, async or not, that is asked for each request."""
+
+
+def check_headers(headers: object) -> None:
+    """Raise a `UsageError` unless *headers* can be those of a `Sender`."""
+    if not (headers is None or callable(headers) or _is_text(headers)):
+        raise UsageError(
+            'headers= is a dict, such as {"Authorization": "Bearer TOKEN"}, or a function that '
+            "returns one"
+        )
 
 
 class Sender:
@@ -52,9 +61,29 @@ class Sender:
             return self._headers or {}
         try:
             headers = self._headers()
-            return dict(await headers if inspect.isawaitable(headers) else headers)
+            headers = await headers if inspect.isawaitable(headers) else headers
         except Exception as error:
             raise SyncError(f"the function given as headers= failed: {error!r}") from error
+        if not _is_text(headers):
+            raise SyncError(
+                f"the function given as headers= returned {_kind(headers)} instead of a "
+                'dict such as {"Authorization": "Bearer TOKEN"}'
+            )
+        return dict(headers)
+
+
+def _is_text(headers: object) -> TypeGuard[Mapping[str, str]]:
+    return isinstance(headers, Mapping) and all(
+        isinstance(part, str) for pair in headers.items() for part in pair
+    )
+
+
+def _kind(headers: object) -> str:
+    """What *headers* is, without its values, which may be secret."""
+    if not isinstance(headers, Mapping):
+        return "None" if headers is None else f"something of type {type(headers).__name__}"
+    kinds = {type(part).__name__ for pair in headers.items() for part in pair}
+    return f"a mapping that holds {', '.join(sorted(kinds - {'str'}))}"
 
 
 async def within(seconds: float, work: Awaitable[T]) -> T:
