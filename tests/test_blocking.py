@@ -289,6 +289,18 @@ def test_an_async_callback_is_refused(todos, db):
             watch(callback)
 
 
+@pytest.mark.parametrize("callback", [None, "t1", 5])
+def test_a_callback_is_a_function(todos, db, callback):
+    for watch in (todos.watch, db.watch_status, todos.live().subscribe):
+        with pytest.raises(UsageError, match=f"calls a plain function, as in .*, not {callback!r}"):
+            watch(callback)
+
+
+def test_where_and_key_of_a_live_query_are_functions(todos):
+    with pytest.raises(UsageError, match=r"^key= is a function, as in `key=lambda doc: doc"):
+        todos.live(key="text")
+
+
 CALLS = {
     "put": lambda db: db.collection("todos").put("b", {}),
     "all": lambda db: db.collection("todos").all(),

@@ -182,6 +182,28 @@ async def test_a_limit_is_a_positive_whole_number(todos, limit):
         todos.live(limit=limit)
 
 
+async def later(_):
+    pytest.fail("nobody awaits it")
+
+
+class Later:
+    __call__ = later
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [("text", "not 'text'"), (True, "not True"), (later, "is async"), (Later(), "is async")],
+)
+async def test_where_and_key_are_plain_functions(todos, given, words):
+    looks = {"where": 'where=lambda doc: not doc["done"]', "key": 'key=lambda doc: doc["text"]'}
+    for name, example in looks.items():
+        with pytest.raises(
+            UsageError, match=rf"^{name}= is a function, as in `.*{words}"
+        ) as caught:
+            todos.live(**{name: given})
+        assert f"`{example}`" in str(caught.value)
+
+
 # No gap, no double.
 
 
@@ -603,6 +625,8 @@ async def test_an_async_callback_is_refused(todos):
     query = await todos.live()
     with pytest.raises(UsageError, match="async; start a task that does `async for diff in query`"):
         query.subscribe(callback)
+    with pytest.raises(UsageError, match=r"as in `query\.subscribe\(lambda diff: .*, not 'print'"):
+        query.subscribe("print")
 
 
 # Functions of the app that fail, and keys of any kind.

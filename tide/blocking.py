@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
@@ -13,7 +12,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from tide.batch import Batch
 from tide.change import Change
 from tide.collection import Collection
-from tide.errors import NotOpenError, UsageError
+from tide.errors import NotOpenError
+from tide.limits import check_function
 from tide.live import LiveQuery
 from tide.picture import Diff, Document
 from tide.readers import Subscription
@@ -106,10 +106,9 @@ def watch_with(
     """Call *callback* on the runner's thread with all that comes; what it raises is logged.
 
     Raises:
-        UsageError: *callback* is async.
+        UsageError: *callback* is no function, or async.
     """
-    if inspect.iscoroutinefunction(callback):
-        raise UsageError(f"a watch calls a plain function, and {callback!r} is async")
+    check_function(callback, "a watch calls a plain function, as in `watch(lambda new: …)`")
     following = _Following(runner.ask(watch), callback)
     runner.submit(following.run)
     return Stop(runner, following)
@@ -165,6 +164,7 @@ class BlockingCollection:
 
         Raises:
             IdError: *id_* can't be an id.
+            UsageError: *callback* is no function, or async.
         """
         return watch_with(self._runner, lambda: self._twin.watch(id_), callback)
 

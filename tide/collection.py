@@ -11,7 +11,7 @@ from tide.codec import loads, loads_stored
 from tide.errors import NotFoundError, UsageError
 from tide.feed import Watcher
 from tide.ids import new_id
-from tide.limits import check_collection, check_id, encode_document
+from tide.limits import check_collection, check_function, check_id, encode_document
 from tide.live import LiveQuery
 from tide.picture import Picture
 from tide.session import Session
@@ -164,8 +164,12 @@ class Collection:
             limit: how many documents the picture shows at most; None: all.
 
         Raises:
-            UsageError: *limit* is not a positive whole number.
+            UsageError: *where* or *key* is no plain function, or *limit* no positive whole number.
         """
+        if where is not None:
+            check_function(where, 'where= is a function, as in `where=lambda doc: not doc["done"]`')
+        if key is not None:
+            check_function(key, 'key= is a function, as in `key=lambda doc: doc["text"]`')
         if limit is not None and (type(limit) is not int or limit < 1):
             raise UsageError(f"limit must be a positive whole number or None, not {limit!r}")
         self._session.use()

@@ -151,7 +151,7 @@ class Connection:
             A function that ends it; so does closing the connection.
 
         Raises:
-            UsageError: *callback* is async.
+            UsageError: *callback* is no function, or async.
         """
         return watch_with(self._runner, self._tide.watch_status, callback)
 

@@ -1,4 +1,4 @@
-"""What tide can hold: the limits, and the checks of ids, names and documents.
+"""What tide can hold: the limits, and the checks of ids, names, documents and functions.
 
 One set of rules for `put` and for the server (PROTOCOL.md, "Limits"), so that nothing reaches
 the outbox that the server would refuse for its form.
@@ -6,13 +6,14 @@ the outbox that the server would refuse for its form.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
 from collections.abc import Iterable
 from typing import Any
 
-from tide.errors import CollectionNameError, DocumentError, IdError
+from tide.errors import CollectionNameError, DocumentError, IdError, UsageError
 
 __all__ = [
     "MAX_BODY",
@@ -24,6 +25,7 @@ __all__ = [
     "MAX_PAGE",
     "MAX_RETRY_AFTER",
     "check_collection",
+    "check_function",
     "check_id",
     "check_text",
     "encode_document",
@@ -197,6 +199,15 @@ def _shown_path(path: _Path) -> str:
         else:
             text += f"[{_shown(step)}]"
     return text
+
+
+def check_function(value: object, words: str, instead: str = "") -> None:
+    """Raise a `UsageError` unless *value* is a plain function; *words* say what it has to be."""
+    if not callable(value):
+        raise UsageError(f"{words}, not {_shown(value)}")
+    call = type(value).__call__  # that of an object with methods
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(call):
+        raise UsageError(f"{words}, and {_shown(value)} is async{instead}")
 
 
 def _shown(value: object) -> str:

@@ -138,7 +138,7 @@ class LiveQuery:
         *owner* keeps it alive.) Hold the query, or the subscription, for as long as it is to go on.
 
         Raises:
-            UsageError: *callback* is async; use ``async for`` then.
+            UsageError: *callback* is no function, or async; use ``async for`` then.
         """
         subscription = Subscription(callback, owner, self)
         self._subscriptions.append(subscription)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import weakref
 from collections import deque
 from collections.abc import Callable
 from types import MethodType
 
-from tide.errors import UsageError
+from tide.limits import check_function
 from tide.picture import Diff
 
 __all__ = ["LiveReader", "Subscription"]
@@ -82,11 +81,11 @@ class Subscription:
     def __init__(
         self, callback: Callable[[Diff], object], owner: object | None, query: object
     ) -> None:
-        if inspect.iscoroutinefunction(callback):
-            raise UsageError(
-                f"subscribe() calls a plain function, and {callback!r} is async; "
-                "start a task that does `async for diff in query` instead"
-            )
+        check_function(
+            callback,
+            "subscribe() calls a plain function, as in `query.subscribe(lambda diff: print(diff))`",
+            "; start a task that does `async for diff in query` instead",
+        )
         self._query: object | None = query
         self._callback: Callable[[], Callable[[Diff], object] | None] = (
             weakref.WeakMethod(callback) if isinstance(callback, MethodType) else lambda: callback
