@@ -19,6 +19,7 @@ import aiosqlite
 
 from tide.errors import NotOpenError, StoreBusyError, StoreCorruptError
 from tide.sqlite_errors import store_errors
+from tide.sqlite_file import configure, identity
 
 __all__ = ["Database", "Transaction"]
 
@@ -73,6 +74,7 @@ class Database(Generic[Tx]):
     ) -> None:
         self.damaged = False
         self._path = path
+        self._identity = identity(path)
         self._writer = writer
         self._reader = reader
         self._begin = begin
@@ -109,7 +111,7 @@ class Database(Generic[Tx]):
 
         def prepare(sql: sqlite3.Connection) -> None:
             check(sql)
-            _configure(sql, durability)
+            configure(sql, durability)
             migrate(sql)
 
         writer = await _open(path, prepare)
@@ -131,6 +133,7 @@ class Database(Generic[Tx]):
         """
         if self._closing:
             raise NotOpenError(f"{self._path} was closed while this write was on its way")
+        self._forget_dead_loop()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((work, future))
         if self._flight is None:
@@ -147,6 +150,10 @@ class Database(Generic[Tx]):
         """Whether another connection, of any process, committed since the last call."""
         return _submit(self._writer, self._look)
 
+    def look_again(self) -> None:
+        """Let the next `changed_elsewhere` be True: what there was to see was not seen."""
+        self._version = None
+
     def _look(self) -> bool:
         # Changes only with the commits of others (sqlite.org/pragma.html#pragma_data_version).
         with self._errors():
@@ -158,10 +165,16 @@ class Database(Generic[Tx]):
     async def close(self) -> None:
         """Finish what waits, and close the file. Idempotent."""
         self._closing = True
+        self._forget_dead_loop()
         while self._flight is not None:
             await asyncio.wait([self._flight])
         await self._reader.close()
         await self._writer.close()
+
+    def _forget_dead_loop(self) -> None:
+        """Wait no more for what was on its way in an event loop that has ended since."""
+        if self._flight is not None and self._flight.get_loop().is_closed():
+            self._flight, self._waiting = None, []
 
     def _start(self) -> None:
         batch, self._waiting = self._waiting, []
@@ -199,6 +212,7 @@ class Database(Generic[Tx]):
         with self._errors():
             sql.execute("BEGIN IMMEDIATE")  # a deferred one fails at once when it is overtaken
             try:
+                self._check_identity()
                 transaction = self._begin(sql)
                 results = [work(transaction) for work in works]
                 transaction.finish()
@@ -209,6 +223,11 @@ class Database(Generic[Tx]):
                 raise
         transaction.committed()
         return _Done(transaction, results)
+
+    def _check_identity(self) -> None:
+        """Refuse to write into a file that nobody would find again."""
+        if identity(self._path) != self._identity:
+            raise StoreCorruptError(f"{self._path} was moved or replaced while open; open it again")
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -228,14 +247,6 @@ class Database(Generic[Tx]):
             finally:
                 if sql.in_transaction:  # an I/O error may have ended it
                     sql.execute("ROLLBACK")
-
-
-def _configure(sql: sqlite3.Connection, durability: str) -> None:
-    sql.execute("PRAGMA journal_mode = WAL")
-    sql.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
-    sql.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone does not reach the disk
-    sql.execute("PRAGMA cache_size = -65536")  # KiB; random ids need it, it is used as needed
-    sql.execute("PRAGMA wal_autocheckpoint = 10000")  # pages: rarer checkpoints, faster bulk
 
 
 def _submit(connection: aiosqlite.Connection, work: Callable[[], T]) -> asyncio.Future[T]:

@@ -176,9 +176,10 @@ class Feed:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._look_task is not None:
-            self._look_task.cancel()
-            await asyncio.wait([self._look_task])
+        task = self._look_task
+        if task is not None and not task.done() and not task.get_loop().is_closed():
+            task.cancel()
+            await asyncio.wait([task])
 
     def end(self) -> None:
         """End every listener, after what already waits for its reader."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from tide.change import Committed
 
-__all__ = ["KEEP", "append", "head", "prune", "since"]
+__all__ = ["KEEP", "Told", "append", "head", "prune", "since"]
 
 KEEP = 20_000
 """How many changes the log goes back. Who is further behind is told of every document."""
@@ -56,6 +56,24 @@ def prune(sql: sqlite3.Connection, now: int) -> None:
         """,
         [now - KEEP],
     )
+
+
+class Told:
+    """Up to which change the watchers of this store were told; used on the database thread.
+
+    Attributes:
+        lsn: of the newest change that they were, or are about to be, told of; None before the
+            store's first transaction.
+        clock: the counter of this store's last commit.
+    """
+
+    def __init__(self) -> None:
+        self.lsn: int | None = None
+        self.clock = 0
+
+    def others(self, sql: sqlite3.Connection, now: int) -> list[Committed]:
+        """What others committed since, up to the lsn *now*."""
+        return [] if self.lsn in (None, now) else since(sql, self.lsn, now)
 
 
 _LOGGED = """

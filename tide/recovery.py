@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,12 +59,14 @@ class Recovered(NamedTuple):
         pending: the waiting ops that were saved from it.
         rejected: how many rejected ops were saved from it.
         unreadable: whether some of its ops could not be read.
+        device: the stable first half of its node ids; None if it could not be read.
     """
 
     set_aside: Path
     pending: tuple[Op, ...]
     rejected: tuple[tuple[Op, str, str], ...]
     unreadable: bool
+    device: str | None
 
 
 def check(sql: sqlite3.Connection) -> None:
@@ -187,6 +189,8 @@ def _read_ops(path: Path) -> Recovered:
     unreadable = False
     with closing(sqlite3.connect(path, isolation_level=None)) as sql:
         sql.text_factory = bytes  # damaged text may be no UTF-8
+        with suppress(sqlite3.DatabaseError):  # whoever still writes to it ends, or is refused
+            sql.execute("BEGIN IMMEDIATE")
         for row in _rows(sql, _OUTBOX):
             op = _op(row) if row else None
             unreadable |= op is None
@@ -197,7 +201,15 @@ def _read_ops(path: Path) -> Recovered:
             unreadable |= op is None
             if row and op is not None:
                 rejected.append((op, _words(row[5]), _words(row[6])))
-    return Recovered(path, tuple(pending), tuple(rejected), unreadable)
+        device = _device(sql)
+    return Recovered(path, tuple(pending), tuple(rejected), unreadable, device)
+
+
+def _device(sql: sqlite3.Connection) -> str | None:
+    with suppress(sqlite3.DatabaseError, ValueError, TypeError):
+        device = _text(sql.execute("SELECT device FROM node").fetchone()[0])
+        return device if is_node_id(f"{device}.") and "." not in device else None
+    return None
 
 
 _OUTBOX = "SELECT position, collection, id, doc, counter, node_id FROM outbox WHERE position"

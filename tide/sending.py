@@ -101,8 +101,8 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
             raise OfflineError(f"no answer within {seconds:.0f} seconds")
         return _outcome(task)
     finally:
+        task.add_done_callback(_forget)  # also one that fails just when this is cancelled
         if not task.done():
-            task.add_done_callback(_forget)
             task.cancel()
             await asyncio.wait([task], timeout=1.0)  # it lets go of its connection
 

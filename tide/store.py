@@ -22,11 +22,12 @@ from tide.errors import NotFoundError, StoreCorruptError, StoreError
 from tide.feed import Feed
 from tide.ids import new_incarnation
 from tide.limits import encode_document
+from tide.log import Told
 from tide.protocol import Op
 from tide.stamp import Clock
 from tide.status import Counts
 
-__all__ = ["Delete", "Merge", "Put", "Store", "StoreTransaction", "Told", "Write"]
+__all__ = ["Delete", "Merge", "Put", "Store", "StoreTransaction", "Write"]
 
 T = TypeVar("T")
 
@@ -59,22 +60,6 @@ class Delete(NamedTuple):
 Write = Put | Merge | Delete
 
 
-class Told:
-    """Up to which change the watchers of this store were told; used on the database thread.
-
-    Attributes:
-        lsn: of the newest change that they were, or are about to be, told of; None before the
-            store's first transaction.
-    """
-
-    def __init__(self) -> None:
-        self.lsn: int | None = None
-
-    def others(self, sql: sqlite3.Connection, now: int) -> list[Committed]:
-        """What others committed since, up to the lsn *now*."""
-        return [] if self.lsn in (None, now) else log.since(sql, self.lsn, now)
-
-
 class StoreTransaction:
     """What the works of one write transaction share.
 
@@ -101,7 +86,9 @@ class StoreTransaction:
         clock_now, self.lsn, self.pending, self.resync = sql.execute(
             "SELECT clock, lsn, pending, resync FROM node"
         ).fetchone()
-        clock.observe(clock_now)
+        if clock_now < told.clock:  # another process put it back: so as not to make a stamp twice
+            clock.node_id = new_incarnation(clock.node_id.partition(".")[0])
+        clock.counter = clock_now
         self._began = clock_now, self.lsn, self.pending
         self.changes = told.others(sql, self.lsn)
         self._foreign = len(self.changes)
@@ -124,6 +111,7 @@ class StoreTransaction:
     def committed(self) -> None:
         """Take note that all up to here will be told."""
         self._told.lsn = self.lsn
+        self._told.clock = self.clock.counter
 
     def write(self, writes: Sequence[Write]) -> list[Any]:
         """Do local *writes*, each of another document.
@@ -257,7 +245,11 @@ class Store:
     async def catch_up(self) -> None:
         """Let watchers know of what others committed to the file, if they did."""
         if await self._database.changed_elsewhere():
-            await self.write(lambda _: None)  # each transaction begins with that
+            try:
+                await self.write(lambda _: None)  # each transaction begins with that
+            except BaseException:
+                self._database.look_again()
+                raise
 
     async def close(self) -> None:
         """Finish what waits, end the watchers, and close the file. Idempotent."""
@@ -279,6 +271,9 @@ def _begin_incarnation(tx: StoreTransaction) -> str:
 
 def _restore(tx: StoreTransaction, recovered: recovery.Recovered) -> None:
     """Put the saved ops into the new store, with the stamps they had; harmless if done twice."""
+    if recovered.device is not None:  # so that its ops are still known as this file's own
+        tx.sql.execute("UPDATE node SET device = ?", [recovered.device])
+        tx.clock.node_id = new_incarnation(recovered.device)
     for op in recovered.pending:
         stored = documents.find(tx.sql, op.key)
         if stored is None or op.stamp > stored.stamp:

@@ -22,6 +22,7 @@ from tide.errors import (
     MisconfiguredError,
     ProtocolError,
     ResetNeedsConfirmationError,
+    UnavailableError,
 )
 from tide.ids import token
 from tide.limits import MAX_OPS
@@ -39,6 +40,7 @@ PAGE = 1000  # changes wanted in one answer
 MAX_BATCH = 1 << 20  # bytes of documents in one request
 DEADLINE = 120.0  # seconds for one exchange, whatever the transport does
 MAX_RESETS = 3  # of one sync_once
+MAX_OVERTAKEN = 20  # times in one sync_once
 MAX_RESTAMPS = 3  # of one op in one sync_once
 MAX_REFUSALS = 3  # of one op alone, before it becomes a rejected op
 
@@ -66,6 +68,7 @@ class _Pass:
         position: the ops up to here were sent.
         total: what was done.
         resets: how often the server asked to start over.
+        overtaken: how often an answer was out of date, since another process had synced.
         restamps: how often ops with a new stamp were sent.
         restamped: whether ops got a new stamp, and are to be sent when all others were.
         suspects: ops that the server refused alone, with what it said.
@@ -76,10 +79,18 @@ class _Pass:
     position: int = 0
     total: Merged = field(default_factory=Merged)
     resets: int = 0
+    overtaken: int = 0
     restamps: int = 0
     restamped: bool = False
     suspects: list[tuple[Op, Refused]] = field(default_factory=list)
     held: int = 0
+
+    def overtake(self) -> bool:
+        """Another process synced meanwhile: ask again from where it got to, but not for ever."""
+        self.overtaken += 1
+        if self.overtaken > MAX_OVERTAKEN:
+            raise UnavailableError("others who sync this file were quicker again and again")
+        return True
 
     def add(self, merged: Merged) -> None:
         self.held = merged.held
@@ -104,7 +115,7 @@ class Synchronizer:
     """Exchanges a store's ops and changes with a server.
 
     Attributes:
-        exchanges: how many there were, whatever came of them.
+        steps: how many exchanges there were, and pages of the live stream, whatever came of them.
     """
 
     def __init__(self, store: Store, transport: Transport, headers: Headers | None) -> None:
@@ -115,7 +126,7 @@ class Synchronizer:
         self._refusals: Counter[Op] = Counter()
         self._deferred: dict[Op, float] = {}  # until when, by the loop's clock
         self._passed: deque[str] = deque(maxlen=100)  # cursors at which this node stood
-        self.exchanges = 0
+        self.steps = 0
 
     async def sync_once(self) -> SyncResult:
         """Push what waits and pull what is new, in as many exchanges as that takes.
@@ -141,6 +152,7 @@ class Synchronizer:
             Whether the node now has all that the page tells of. If not, it has to pull.
         """
         async with self._turn:
+            self.steps += 1
             cursor, answers, resync = await self._store.read(_read_position)
             if resync:  # whose end only a page that was asked for can be
                 return False
@@ -165,7 +177,7 @@ class Synchronizer:
 
     async def _exchange(self, state: _Pass) -> bool:
         """One exchange; whether there is more to do."""
-        self.exchanges += 1
+        self.steps += 1
         outgoing = await self._store.read(
             lambda sql: _read_outgoing(sql, state.position, state.upto, self._batch)
         )
@@ -187,8 +199,8 @@ class Synchronizer:
         if answer.has_more and answer.cursor == outgoing.cursor:
             raise ProtocolError("the server says there is more but does not move the cursor")
         merged = await self._store.write(lambda tx: apply_answer(tx, outgoing.answers, ops, answer))
-        if merged is None:  # another process synced meanwhile; ask again from where it got to
-            return True
+        if merged is None:
+            return state.overtake()
         self._passed.append(answer.cursor)
         state.add(merged)
         self._defer(ops, answer)

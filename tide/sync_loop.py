@@ -114,9 +114,10 @@ class SyncLoop:
         """Stop at once; an exchange under way is cut, which is safe. Idempotent."""
         self._stopping = True
         try:
-            if self._task is not None and not self._task.done():
-                self._task.cancel()
-                await asyncio.wait([self._task])
+            task = self._task
+            if task is not None and not task.done() and not task.get_loop().is_closed():
+                task.cancel()
+                await asyncio.wait([task])
             if self._recorded is not None:  # else another process says how it goes
                 await self._report("stopped", None)
         finally:  # also if this is cancelled while it waits
@@ -139,14 +140,14 @@ class SyncLoop:
 
     async def _until_it_hangs(self, work: asyncio.Task[None]) -> None:
         """Return when *work* ended, or has not got on for too long."""
-        exchanges = -1
+        steps = -1
         while not work.done():
             await asyncio.wait([work], timeout=WEDGED)
-            if self._busy and exchanges == self._synchronizer.exchanges:
+            if self._busy and steps == self._synchronizer.steps:
                 logger.error("syncing hangs, so it starts anew; it hung at\n%s", _at(work))
                 self.state, self.error = "offline", OfflineError("syncing hung; it started anew")
                 return
-            exchanges = self._synchronizer.exchanges
+            steps = self._synchronizer.steps
         if not self._stopping:
             error = None if work.cancelled() else work.exception()
             logger.error("syncing ended, which it never should; it starts anew", exc_info=error)

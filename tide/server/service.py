@@ -148,7 +148,7 @@ def _answer(
     space: Space, request: Request, access: Access, refusals: Sequence[BadOp | None]
 ) -> Response | Problem:
     """(in a transaction) Take the ops, and read what the node does not have."""
-    position = _fitting(space, request)
+    position = _fitting(space, request, access)
     if isinstance(position, Problem):
         return position
     before = space.head
@@ -174,14 +174,14 @@ def _live_page(space: Space, cursor: str | None) -> Response:
     """(in a transaction) What a live stream that stands at *cursor* tells next."""
     head = str(_Position(space.epoch, space.head))
     position = None if cursor is None else _Position.parse(cursor)
-    if position is not None and _lies_on(space, position):
+    if position and _lies_on(space, position) and not _is_below_horizon(space, position):
         page = space.page(position.seq, space.head, LIVE_CHANGES, LIVE_BYTES)
         if not page.has_more:
             return Response(head, page.ops, receipt=head, clock=space.clock, since=cursor)
     return Response(head, (), since=head)  # which fits no node, so each pulls
 
 
-def _fitting(space: Space, request: Request) -> _Position | Problem:
+def _fitting(space: Space, request: Request, access: Access) -> _Position | Problem:
     """Where the node stands, or the reset that it needs."""
     if request.receipt is not None and not _lies_on(space, _Position.parse(request.receipt)):
         return _reset("restored")
@@ -190,9 +190,14 @@ def _fitting(space: Space, request: Request) -> _Position | Problem:
     position = _Position.parse(request.cursor)
     if position is None or not _lies_on(space, position):
         return _reset("restored")
-    if max(position.seq, position.floor) < space.horizon.seq:
+    # Who may not read holds nothing that could have been deleted by others.
+    if access.read and _is_below_horizon(space, position):
         return _reset("horizon")
     return position
+
+
+def _is_below_horizon(space: Space, position: _Position) -> bool:
+    return max(position.seq, position.floor) < space.horizon.seq
 
 
 def _lies_on(space: Space, position: _Position | None) -> bool:
