@@ -14,7 +14,7 @@ import tide.status
 from tests.lines import Line, Scripted, op
 from tests.raw_http import always, html, raw_server, wire
 from tests.support import free_port, served, until
-from tide import Answer, NotFlushedError, NotOpenError, SyncStatus, Tide
+from tide import Answer, EndpointError, NotFlushedError, NotOpenError, SyncStatus, Tide
 from tide.server import Access, create_app
 from tide.testing import memory_server
 
@@ -485,13 +485,21 @@ async def test_flushed_returns_while_another_process_syncs(tmp_path, path):
     with served(create_app(tmp_path / "server.db")) as endpoint:
         async with Tide(path) as writer, syncing_process(path, endpoint):
             await writer.collection("todos").put("a", {})
+            await until(lambda: writer.status.state != "stopped")  # the other has begun
             await writer.flushed(WAIT)
             assert writer.status.pending == 0
 
 
 @pytest.mark.parametrize(
     ("cut", "syncs", "words"),
-    [(False, False, "syncing is stopped"), (True, True, "syncing is offline, the line is cut")],
+    [
+        (
+            False,
+            False,
+            "syncing is stopped: enter `async with tide.sync_forever():` or call sync_once()",
+        ),
+        (True, True, "syncing is offline, the line is cut"),
+    ],
 )
 async def test_flushed_says_why_it_gave_up(path, server, cut, syncs, words):
     line = Line(server.transport())
@@ -507,8 +515,15 @@ async def test_flushed_says_why_it_gave_up(path, server, cut, syncs, words):
         assert await node.pending() == 1
 
 
-async def test_flushed_ends_when_its_tide_closes(path):
-    node = Tide(path)
+async def test_flushed_without_an_endpoint_is_an_error_at_once(path):
+    async with Tide(path) as node:
+        await node.collection("todos").put("a", {})
+        with pytest.raises(EndpointError, match="no endpoint to sync with; give it one"):
+            await node.flushed(NEVER)
+
+
+async def test_flushed_ends_when_its_tide_closes(path, server):
+    node = Tide(path, transport=server.transport())
     await node.open()
     await node.collection("todos").put("a", {})
     flushed = asyncio.ensure_future(node.flushed(WAIT))

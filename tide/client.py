@@ -12,8 +12,8 @@ from typing import Literal
 from tide import documents, outbox, rejections, status
 from tide.batch import Batch
 from tide.collection import Collection
-from tide.errors import EndpointError, NotFlushedError, UsageError
-from tide.flushing import until_flushed
+from tide.errors import EndpointError, UsageError
+from tide.flushing import not_flushed, until_flushed
 from tide.merge import confirm_reset
 from tide.outbox import RejectedOp
 from tide.recovery import Recovered
@@ -217,13 +217,12 @@ class Tide:
 
         Raises:
             NotFlushedError: it is not, and why; nothing is lost.
+            EndpointError: this Tide has no endpoint, and nobody else syncs the file.
         """
+        if self.status.state == "stopped":
+            self._syncing()
         if not await until_flushed(self._session.use(), timeout):
-            now = self.status
-            raise NotFlushedError(
-                f"writes not on the server after {timeout} s: {now.pending}; syncing is "
-                f"{now.state}" + (f", {now.error}" if now.error else "")
-            )
+            raise not_flushed(self.status, timeout)
 
     def sync_forever(self, interval: float = 2.0) -> SyncLoop:
         """Sync in the background inside ``async with tide.sync_forever():``.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from tide import log, outbox
+from tide.errors import NotFlushedError
+from tide.status import SyncStatus
 from tide.status_watcher import Alarm
 from tide.store import Store
 
-__all__ = ["until_flushed"]
+__all__ = ["not_flushed", "until_flushed"]
 
 
 async def until_flushed(store: Store, seconds: float) -> bool:
@@ -22,3 +24,14 @@ async def until_flushed(store: Store, seconds: float) -> bool:
             return False
         await alarm.wait(end - loop.time())
     return True
+
+
+def not_flushed(status: SyncStatus, seconds: float) -> NotFlushedError:
+    """The error that says, of the *status* after *seconds*, why not all is on the server."""
+    why = f", {status.error}" if status.error else ""
+    if status.state == "stopped":
+        why += ": enter `async with tide.sync_forever():` or call sync_once()"
+    return NotFlushedError(
+        f"writes not on the server after {seconds} s: {status.pending}; "
+        f"syncing is {status.state}{why}"
+    )
