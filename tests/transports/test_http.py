@@ -262,6 +262,28 @@ def test_what_is_no_http_url_is_refused(endpoint, tmp_path):
         Tide(tmp_path / "app.db", endpoint)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "asked"),
+    [
+        ("/sync", "/sync"),
+        ("/sync/", "/sync"),
+        ("/sync/home/", "/sync/home"),
+        ("/sync/?a=/", "/sync?a=/"),
+        ("/a%2F", "/a%2F"),
+        ("/", "/"),
+        ("", "/"),
+    ],
+)
+async def test_a_slash_at_the_end_of_an_endpoint_does_no_harm(endpoint, asked):
+    async with raw_server(always(wire(html(500)))) as server:
+        origin = server.endpoint.removesuffix("/sync")
+        assert origin != server.endpoint
+        transport = HttpTransport(origin + endpoint)
+        await transport.exchange(b"{}", {})
+        await transport.aclose()
+    assert [sent.first_line for sent in server.requests] == [f"POST {asked} HTTP/1.1"]
+
+
 @given(st.text() | st.text().map("http://{}/sync".format) | st.text().map("http://x/{}".format))
 def test_any_text_is_an_endpoint_or_an_endpoint_error(endpoint):
     with contextlib.suppress(EndpointError):

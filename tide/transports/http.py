@@ -139,7 +139,8 @@ def _parse(endpoint: str) -> httpx.URL:
     port = 1 if url.port is None else url.port
     if url.scheme not in ("http", "https") or not host or not 0 < port < 65536:
         raise EndpointError(f"{endpoint!r} is no endpoint; it looks like https://example.com/sync")
-    return url
+    path, mark, query = url.raw_path.partition(b"?")
+    return url.copy_with(raw_path=path.removesuffix(b"/") + mark + query)
 
 
 @functools.cache
