@@ -228,6 +228,16 @@ def test_a_path_that_names_no_file_is_refused(path):
         Tide(path)
 
 
+@pytest.mark.parametrize("url", ["http://h:80/sync", "https://h/sync", "HTTPS://h/sync"])
+@pytest.mark.parametrize("rest", [(), ("app.db",)])
+@pytest.mark.parametrize("make", [Tide, connect])
+def test_a_url_in_the_place_of_the_file_is_refused(tmp_path, monkeypatch, make, url, rest):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="the first argument is the file and the second the URL"):
+        make(url, *rest)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("path", [None, 5, b"app.db"])
 def test_a_path_of_another_type_is_a_type_error(path):
     with pytest.raises(TypeError, match="str"):

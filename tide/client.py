@@ -277,6 +277,8 @@ class Tide:
 def _checked_path(db_path: str | os.PathLike[str]) -> Path:
     path = Path(db_path)
     text = str(db_path)
+    if text.lower().startswith(("http://", "https://")):
+        raise UsageError("the first argument is the file and the second the URL")
     if text in ("", ":memory:") or text.startswith("file:") or "\0" in text:
         raise UsageError(f"{text!r} is not the path of a file; in tests, use a temporary directory")
     return path
