@@ -58,8 +58,10 @@ def test_the_example_of_the_readme_leaves_nothing_to_send_where_a_server_answers
 @pytest.mark.parametrize("snippet", SNIPPETS)
 async def test_a_snippet_runs(snippet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if "asyncio.run(" in snippet:
-        run([sys.executable, "-c", snippet], tmp_path)
+    if "asyncio.run(" in snippet or "__main__" in snippet:
+        script = tmp_path / "app.py"
+        script.write_text(snippet, "utf-8")
+        run([sys.executable, script], tmp_path)
     elif "flushed(timeout=5)" in snippet:  # takes it that a server answers
         with served(create_app("server.db")) as endpoint:
             await run_here(snippet.replace("http://127.0.0.1:8000/sync", endpoint))
