@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from demos.server import PORT, EmbeddedServer
+from tide import EndpointError
 from tide.lock import FileLock
+from tide.transports.http import HttpTransport
 
 __all__ = ["Launch", "launched"]
 
@@ -79,10 +81,20 @@ def _parser(framework: str) -> argparse.ArgumentParser:
     where.add_argument(
         "--endpoint",
         metavar="URL",
+        type=_endpoint,
         help="sync with this server, such as http://127.0.0.1:8000/sync, and start none",
     )
     where.add_argument("--offline", action="store_true", help="sync with no server")
     return parser
+
+
+def _endpoint(text: str) -> str:
+    """(argparse) *text*, if a Tide takes it as its endpoint."""
+    try:
+        HttpTransport(text)
+    except EndpointError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _open_file(framework: str, chosen: Path | None) -> tuple[Path, FileLock]:

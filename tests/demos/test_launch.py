@@ -49,3 +49,17 @@ def test_what_can_not_be_is_an_error_in_words(
         pass
     assert exit_.value.code != 0
     assert says in capsys.readouterr().err
+
+
+def test_an_endpoint_that_is_no_url_is_a_wrong_command_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    argv = ["--endpoint", "localhost:8000/sync"]
+    with pytest.raises(SystemExit) as exit_, launched("textual", argv):
+        pass
+    assert exit_.value.code == 2
+    assert (
+        "argument --endpoint: 'localhost:8000/sync' is no endpoint; it looks like"
+        in capsys.readouterr().err
+    )
+    assert list(Path().iterdir()) == []
