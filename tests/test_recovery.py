@@ -319,7 +319,7 @@ def ops(path, table):
     more = ", code, detail" if table == "rejected" else ""
     with sql_on(path) as sql:
         for rowid in range(1, 200):
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):  # of its message
                 for row in sql.execute(
                     f"SELECT collection, id, doc, counter, node_id{more} FROM {table}"
                     " WHERE rowid = ?",

@@ -250,7 +250,7 @@ def _row(sql: sqlite3.Connection, query: str, number: int) -> tuple[Any, ...] | 
     try:
         row: tuple[Any, ...] | None = sql.execute(query, [number]).fetchone()
         return row
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):  # damage may be in the message too
         return ()
 
 

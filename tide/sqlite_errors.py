@@ -25,6 +25,8 @@ def store_errors(path: Path) -> Iterator[None]:
         if isinstance(error, sqlite3.OperationalError):
             raise StoreError(f"{path}: {text}") from error
         raise
+    except UnicodeDecodeError as error:  # SQLite's own message quotes damaged text
+        raise StoreCorruptError(f"{path}: damaged text; open it again: it is set aside") from error
 
 
 _ERRORS: tuple[tuple[str, type[StoreError], str], ...] = (
