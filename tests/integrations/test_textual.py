@@ -35,11 +35,11 @@ class Counting:
         await super()._take(*args)  # type: ignore[misc]
 
 
-class CountingTable(Counting, SyncedDataTable):
+class Table(Counting, SyncedDataTable):
     pass
 
 
-class CountingList(Counting, SyncedOptionList):
+class List(Counting, SyncedOptionList):
     pass
 
 
@@ -54,9 +54,9 @@ class Page(Screen[None]):
         super().__init__()
         todos = tide.collection("todos")
         self.synced = SyncedCollection(todos, **options)
-        self.views = [
-            CountingTable(todos, {"Text": "text"}, id="view0", **options),
-            CountingList(todos, text_of, id="view1", **options),
+        self.views: list[Any] = [
+            Table(todos, {"Text": "text"}, id="view0", **options),
+            List(todos, text_of, id="view1", **options),
         ][:views]
         self.field = Input()
         self.line = SyncStatus(tide, sync=tide._transport is not None)
@@ -127,7 +127,7 @@ class TextualApp(AdapterApp):
         return followers(self.tide) + len(tasks) + len(workers)
 
 
-def rows(table):
+def rows(table: Any) -> list[tuple[str, str]]:
     return [(row.key.value, str(table.get_row(row.key)[0])) for row in table.ordered_rows]
 
 

@@ -32,6 +32,7 @@ class _Rows(Synced):
         super().__init__(collection, **options)
         self._docs: dict[str, Document] = {}  # as they are shown, in the order they came
         self._order: list[str] = []
+        self._wanted: str | None = None
 
     @property
     def items(self) -> Mapping[str, Document]:
@@ -44,7 +45,27 @@ class _Rows(Synced):
         place = self._cursor()
         return self._order[place] if place is not None and place < len(self._order) else None
 
+    def select(self, id_: str) -> None:
+        """Put the cursor on a document; if it is not shown yet, then as soon as it is."""
+        self._wanted = id_
+        if id_ in self._docs:
+            self._wanted = None
+            self._go(self._order.index(id_))
+
+    async def _take(self, query: LiveQuery, diff: Diff) -> None:
+        await self._draw(query.items, {placed.id for placed in diff.updated})
+        if self._wanted in self._docs:
+            self.select(self._wanted)
+
+    async def _draw(self, items: Mapping[str, Document], marked: set[str]) -> None:
+        """Show *items*; *marked* are to be drawn anew also if they are the same."""
+        raise NotImplementedError
+
     def _cursor(self) -> int | None:
+        raise NotImplementedError
+
+    def _go(self, place: int) -> None:
+        """Put the cursor there, and scroll to it."""
         raise NotImplementedError
 
     def _put_cursor(self, place: int, *, tell: bool) -> None:
@@ -102,12 +123,11 @@ class SyncedDataTable(_Rows, DataTable[Any]):
         for label in self._cells:
             self.add_column(label, key=label)
 
-    def select(self, id_: str) -> None:
-        """Put the cursor on a document that is shown."""
-        self.move_cursor(row=self._order.index(id_))
-
     def _cursor(self) -> int | None:
         return self.cursor_row if self.row_count else None
+
+    def _go(self, place: int) -> None:
+        self.move_cursor(row=place)
 
     def _put_cursor(self, place: int, *, tell: bool) -> None:
         # By assigning it, the table would scroll there.
@@ -119,11 +139,9 @@ class SyncedDataTable(_Rows, DataTable[Any]):
             key = self.coordinate_to_cell_key(Coordinate(place, 0)).row_key
             self.post_message(self.RowHighlighted(self, place, key))
 
-    async def _take(self, query: LiveQuery, diff: Diff) -> None:
-        items = query.items
+    async def _draw(self, items: Mapping[str, Document], marked: set[str]) -> None:
         gone = self._docs.keys() - items.keys()
-        changed = {id_ for id_, doc in self._docs.items() if items.get(id_) is not doc}
-        changed |= {placed.id for placed in diff.updated}
+        changed = {id_ for id_, doc in self._docs.items() if items.get(id_) is not doc} | marked
         if len(gone) <= MANY:
             await self._add_many([id_ for id_ in items if id_ not in self._docs], items)
         with self._steady(items):
@@ -208,12 +226,11 @@ class SyncedOptionList(_Rows, OptionList):
         self.hint = hint
         self._prompt = prompt
 
-    def select(self, id_: str) -> None:
-        """Put the cursor on a document that is shown."""
-        self.highlighted = self.get_option_index(id_)
-
     def _cursor(self) -> int | None:
         return self.highlighted
+
+    def _go(self, place: int) -> None:
+        self.highlighted = place
 
     def _put_cursor(self, place: int, *, tell: bool) -> None:
         # By assigning it, the list would scroll there.
@@ -221,10 +238,9 @@ class SyncedOptionList(_Rows, OptionList):
         if tell:
             self.post_message(self.OptionHighlighted(self, self.options[place], place))
 
-    async def _take(self, query: LiveQuery, diff: Diff) -> None:
-        items = query.items
+    async def _draw(self, items: Mapping[str, Document], marked: set[str]) -> None:
         changed = {id_ for id_, doc in items.items() if self._docs.get(id_) is not doc}
-        changed |= {placed.id for placed in diff.updated} & items.keys()
+        changed |= marked & items.keys()
         prompts = {id_: self._prompt(id_, items[id_]) for id_ in changed}
         if self._order and self._order == list(items)[: len(self._order)]:
             for id_ in changed & self._docs.keys():

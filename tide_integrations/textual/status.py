@@ -99,6 +99,8 @@ class SyncStatus(Widget):
             self.run_worker(self.sync(), name="sync", group="sync", exclusive=True)
         else:
             self.workers.cancel_group(self, "sync")
+        if self.status is not None:
+            self._take(self.status._replace(state="connecting" if active else "stopped"))
 
     async def _forever(self) -> None:
         async with self.tide.sync_forever():
@@ -107,27 +109,33 @@ class SyncStatus(Widget):
     async def _follow(self) -> None:
         watcher = self.tide.watch_status()
         try:
-            async for self.status in watcher:
-                self._state.update(self.state_line(self.status))
-                self._pending.update(self.pending_line(self.status))
-                self.post_message(self.Changed(self, self.status))
-                if self.status.rejected:
+            async for status in watcher:
+                self._take(status)
+                if status.rejected:
                     await self._tell_of_rejected()
         finally:
             watcher.close()
 
+    def _take(self, status: Status) -> None:
+        self.status = status
+        self._state.update(self.state_line(status))
+        self._pending.update(self.pending_line(status))
+        self.post_message(self.Changed(self, status))
+
     def state_line(self, status: Status) -> Content:
-        """The left half; override it for other words."""
-        if status.state == "online":
-            return Content.styled("● online", "$text-success")
-        if self.sync is None and status.state == "stopped":
-            return Content("○ offline  kept in this file only")
-        why = "not syncing" if status.state == "stopped" else status.error or ""
-        name = STATES.get(status.state, status.state)
-        return Content.assemble((f"○ {name}", "$text-warning"), f"  {why}")
+        """The left half."""
+        mark, style = ("●", "$text-success") if status.state == "online" else ("○", "$text-warning")
+        name = {"stopped": "offline", "confirm_reset": "waiting"}.get(status.state, status.state)
+        return Content.assemble((f"{mark} {name}", style), f"  {self.why(status)}")
+
+    def why(self, status: Status) -> str:
+        """What the left half says beside the state; override it to say more."""
+        if status.state == "stopped":
+            return "kept in this file only" if self.sync is None else "not syncing"
+        return status.error or ""
 
     def pending_line(self, status: Status) -> Content:
-        """The right half; override it for other words."""
+        """The right half."""
         if self.sync is None and status.state == "stopped":
             return Content("")
         if not status.pending:
@@ -143,9 +151,6 @@ class SyncStatus(Widget):
                 _told[self.tide] = op.number
                 message = f"The server refused a change: {op.detail}"
                 self.notify(message, severity="warning", markup=False)
-
-
-STATES = {"confirm_reset": "waits for you", "stopped": "offline"}
 
 
 def duration(seconds: float) -> str:
