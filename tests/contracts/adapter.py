@@ -33,7 +33,7 @@ from tests.support import free_port, served, until
 from tide import Connection, Tide
 from tide.server import Write, create_app
 
-__all__ = ["AdapterApp", "AdapterContract", "Server", "followers"]
+__all__ = ["AdapterApp", "AdapterContract", "Server", "fill", "followers"]
 
 BURST = 10_000
 COMMITS = 10  # that the burst is made of

@@ -231,6 +231,7 @@ class SyncedOptionList(_Rows, OptionList):
 
     def _go(self, place: int) -> None:
         self.highlighted = place
+        self.call_after_refresh(self.scroll_to_highlight)  # once the list has its new height
 
     def _put_cursor(self, place: int, *, tell: bool) -> None:
         # By assigning it, the list would scroll there.
