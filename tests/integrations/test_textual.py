@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -518,3 +520,52 @@ async def test_screens_that_come_and_go_leave_nothing(tide):
             await app.pop_screen()
         await until(lambda: followers(tide) == 0)
         assert not list(app.workers)
+
+
+DOCS = Path(__file__).parents[2] / "docs/textual.md"
+SNIPPETS = re.findall(r"^```python\n(.*?)^```", DOCS.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+async def test_an_app_of_the_docs_runs(snippet, tmp_path):
+    names: dict[str, Any] = {"__name__": "snippet"}
+    exec(compile(snippet, "snippet", "exec"), names)
+    (app_class,) = (
+        one for one in names.values() if isinstance(one, type) and App in one.__mro__[1:]
+    )
+    async with (
+        memory_server(tmp_path / "server.db") as server,
+        Tide(tmp_path / "app.db", transport=server.transport(), durability="relaxed") as tide,
+    ):
+        for name in ("todos", "notes", "parts"):
+            doc = {"text": "tea", "name": "tea", "done": False}
+            await tide.collection(name).put("t1", doc)
+        app = app_class(tide)
+        async with app.run_test(notifications=True) as pilot:
+            await use(app, pilot, tide)
+
+
+async def use(app, pilot, tide):
+    """What the page says of each app."""
+    if type(app).__name__ == "TodoApp":
+        await pilot.press(*"bread", "enter", "tab", "end", "enter")
+        await until(lambda: "· bread" in lines_of(app) and "✓ tea" in lines_of(app))
+        await until(lambda: "● online" in lines_of(app))
+    elif type(app).__name__ == "Stock":
+        await until(lambda: "    0" in lines_of(app) and "tea" in lines_of(app))
+        await pilot.press("d")
+        await until(lambda: "tea" not in lines_of(app))
+    elif type(app).__name__ == "Counting":
+        await until(lambda: "1 of 1 left" in lines_of(app))
+        await tide.collection("todos").delete("t1")
+        await until(lambda: "tea is gone" in lines_of(app) and "0 of 0 left" in lines_of(app))
+    elif type(app).__name__ == "Notes":
+        await until(lambda: "tea" in lines_of(app))
+        await pilot.press("enter", "end", "x", "enter")
+        notes = app.query_one(SyncedOptionList)
+        await until(lambda: notes.items["t1"]["text"] != "tea")
+    else:
+        await until(lambda: "at home" in lines_of(app))
+        await pilot.press("o")
+        await until(lambda: "not syncing" in lines_of(app))
+        await until(lambda: "to send" in app.sub_title)
