@@ -12,11 +12,13 @@ from tide_integrations._framework import needs
 from tide_integrations.textual.collection import Document, Synced
 
 with needs("textual"):
+    from rich.cells import cell_len
     from rich.text import Text
     from textual.coordinate import Coordinate
     from textual.geometry import Size
     from textual.visual import VisualType
     from textual.widgets import DataTable, OptionList
+    from textual.widgets.data_table import ColumnKey
     from textual.widgets.option_list import Option
 
 __all__ = ["SyncedDataTable", "SyncedOptionList"]
@@ -175,10 +177,13 @@ class SyncedDataTable(_Rows, DataTable[Any]):
     def _redraw(self, ids: set[str], items: Mapping[str, Document]) -> None:
         rows = {id_: self._row(id_, items[id_]) for id_ in ids}
         for number, label in enumerate(self._cells if rows else ()):
-            # A column is measured once, by its widest cell: measuring takes the whole column.
-            widest = max(rows, key=lambda id_: len(str(rows[id_][number])))
+            widths = {id_: cell_len(str(row[number])) for id_, row in rows.items()}
+            widest = max(widths, key=widths.__getitem__)
+            grows = widths[widest] > self.columns[ColumnKey(label)].content_width
             for id_, row in rows.items():
-                self.update_cell(id_, label, row[number], update_width=id_ == widest)
+                # Not for all: each time, the table may measure the whole column.
+                wider = grows and id_ == widest
+                self.update_cell(id_, label, row[number], update_width=wider)
         self._docs.update({id_: items[id_] for id_ in ids})
 
     def _row(self, id_: str, doc: Document) -> list[object]:
