@@ -337,6 +337,14 @@ def lines_of(app) -> str:
     )
 
 
+@EITHER
+async def test_what_others_wrote_is_one_harmless_line(tide, make):
+    await tide.collection("todos").put("t1", {"text": "two\nlines \x1b[2J \x9b2J"})
+    app = Rows(make, tide)
+    async with app.run_test(size=(60, 12)):
+        await until(lambda: "two lines \ufffd[2J \ufffd2J" in lines_of(app))
+
+
 async def test_a_table_grows_its_columns_and_knows_empty_fields(tide):
     app = Rows(table, tide)
     async with app.run_test(size=(60, 12)) as pilot:
@@ -471,6 +479,22 @@ async def test_the_palette_syncs_goes_offline_and_answers_refusals(tmp_path):
             await until(lambda: len(app.notes) == 2)
             await choose(app, pilot, "Discard")
             await until(lambda: tide.status.rejected == 0)
+
+
+async def test_many_refusals_are_told_together(tmp_path):
+    async with (
+        memory_server(tmp_path / "server.db", validate=lambda write: "no") as server,
+        Tide(tmp_path / "app.db", transport=server.transport(), durability="relaxed") as tide,
+    ):
+        await fill(tide, *(f"t{number}" for number in range(1200)))
+        await tide.sync_once()
+        first, second = Palette(tide, sync=True), Palette(tide, sync=True)
+        async with first.run_test():
+            await until(lambda: first.notes)
+        async with second.run_test():
+            await until(lambda: second.line.status and second.line.status.state == "online")
+        assert first.notes == ["The server refused 1,200 changes, the first one: no"]
+        assert second.notes == []  # told already
 
 
 async def test_what_fails_in_the_palette_is_told(tide):

@@ -92,6 +92,15 @@ class _Rows(Synced):
                 self.scroll_to(y=y, animate=False, force=True, immediate=True)
 
 
+_CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), "�")
+_BLANKS = dict.fromkeys(map(ord, "\t\n\r"), " ")
+
+
+def one_line(text: str) -> str:
+    """*text* on one line, without control characters: a terminal would obey them."""
+    return text.translate({**_CONTROLS, **_BLANKS})
+
+
 def _left(order: Sequence[str], place: int, now: Mapping[str, Document]) -> str | None:
     """The first that is left of those at *place* and below, else the nearest above."""
     nearest = (*order[place:], *reversed(order[:place]))
@@ -192,7 +201,7 @@ class SyncedDataTable(_Rows, DataTable[Any]):
             for cell in self._cells.values()
         )
         # What somebody typed is never read as markup.
-        return [Text(cell) if isinstance(cell, str) else cell for cell in cells]
+        return [Text(one_line(cell)) if isinstance(cell, str) else cell for cell in cells]
 
     def _sort(self, items: Mapping[str, Document]) -> None:
         """Put the rows in the order of *items*."""
@@ -247,7 +256,7 @@ class SyncedOptionList(_Rows, OptionList):
     async def _draw(self, items: Mapping[str, Document], marked: set[str]) -> None:
         changed = {id_ for id_, doc in items.items() if self._docs.get(id_) is not doc}
         changed |= marked & items.keys()
-        prompts = {id_: self._prompt(id_, items[id_]) for id_ in changed}
+        prompts = {id_: self._line(id_, items[id_]) for id_ in changed}
         if self._order and self._order == list(items)[: len(self._order)]:
             for id_ in changed & self._docs.keys():
                 self.replace_option_prompt(id_, prompts[id_])
@@ -263,6 +272,10 @@ class SyncedOptionList(_Rows, OptionList):
                 self._docs = dict(items)
                 self.clear_options()
                 self.add_options(options or self._hints())
+
+    def _line(self, id_: str, doc: Document) -> VisualType:
+        prompt = self._prompt(id_, doc)
+        return one_line(prompt) if isinstance(prompt, str) else prompt
 
     def _hints(self) -> list[Option]:
         return [] if self.hint is None else [Option(self.hint, disabled=True)]

@@ -23,6 +23,7 @@ with needs("textual"):
 
 __all__ = ["SyncCommands", "SyncStatus"]
 
+FEW = 3  # refusals that are told one by one
 OLD = 10.0  # seconds after which the age of what waits is told
 
 _told: weakref.WeakKeyDictionary[Tide, int] = weakref.WeakKeyDictionary()
@@ -146,11 +147,18 @@ class SyncStatus(Widget):
         return Content(f"{changes} to send{oldest}")
 
     async def _tell_of_rejected(self) -> None:
-        for op in await self.tide.rejected():
-            if op.number > _told.get(self.tide, 0):
-                _told[self.tide] = op.number
-                message = f"The server refused a change: {op.detail}"
-                self.notify(message, severity="warning", markup=False)
+        told = _told.get(self.tide, 0)
+        new = [op for op in await self.tide.rejected() if op.number > told]
+        if new:
+            _told[self.tide] = new[-1].number
+        if len(new) > FEW:
+            self._warn(f"The server refused {len(new):,} changes, the first one: {new[0].detail}")
+        else:
+            for op in new:
+                self._warn(f"The server refused a change: {op.detail}")
+
+    def _warn(self, message: str) -> None:
+        self.notify(message, severity="warning", markup=False)
 
 
 def duration(seconds: float) -> str:
