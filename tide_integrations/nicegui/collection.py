@@ -73,6 +73,12 @@ class SyncedCollection:
             del self._docs[id_]
         self.changed.emit(diff)
 
+    async def ready(self) -> None:
+        """Wait until `items` are there."""
+        self._start()
+        if self._starting is not None:
+            await asyncio.shield(self._starting)
+
     @property
     def items(self) -> Mapping[str, Document]:
         """``{id: doc}`` in order, as of now; they can't be changed in place."""
