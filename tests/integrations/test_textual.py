@@ -31,7 +31,7 @@ from tide.integrations.textual import (
     SyncStatus,
 )
 from tide.testing import memory_server
-from tide_integrations.textual.status import duration
+from tide_integrations.textual.status import _duration
 
 
 class Counting:
@@ -532,7 +532,7 @@ async def test_the_line_says_the_state_what_waits_and_why(tide, status, state, p
     ("seconds", "words"), [(12.9, "12 s"), (60, "1 min"), (7300, "2 h"), (200_000, "2 days")]
 )
 def test_an_age_is_told_in_one_unit(seconds, words):
-    assert duration(seconds) == words
+    assert _duration(seconds) == words
 
 
 async def test_screens_that_come_and_go_leave_nothing(tide):

@@ -96,7 +96,7 @@ _CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), "�")
 _BLANKS = dict.fromkeys(map(ord, "\t\n\r"), " ")
 
 
-def one_line(text: str) -> str:
+def _one_line(text: str) -> str:
     """*text* on one line, without control characters: a terminal would obey them."""
     return text.translate({**_CONTROLS, **_BLANKS})
 
@@ -201,7 +201,7 @@ class SyncedDataTable(_Rows, DataTable[Any]):
             for cell in self._cells.values()
         )
         # What somebody typed is never read as markup.
-        return [Text(one_line(cell)) if isinstance(cell, str) else cell for cell in cells]
+        return [Text(_one_line(cell)) if isinstance(cell, str) else cell for cell in cells]
 
     def _sort(self, items: Mapping[str, Document]) -> None:
         """Put the rows in the order of *items*."""
@@ -275,7 +275,7 @@ class SyncedOptionList(_Rows, OptionList):
 
     def _line(self, id_: str, doc: Document) -> VisualType:
         prompt = self._prompt(id_, doc)
-        return one_line(prompt) if isinstance(prompt, str) else prompt
+        return _one_line(prompt) if isinstance(prompt, str) else prompt
 
     def _hints(self) -> list[Option]:
         return [] if self.hint is None else [Option(self.hint, disabled=True)]

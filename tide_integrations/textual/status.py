@@ -143,7 +143,7 @@ class SyncStatus(Widget):
             return Content("all sent")
         changes = "1 change" if status.pending == 1 else f"{status.pending:,} changes"
         age = status.oldest_pending_age
-        oldest = f", the oldest for {duration(age)}" if age >= OLD else ""
+        oldest = f", the oldest for {_duration(age)}" if age >= OLD else ""
         return Content(f"{changes} to send{oldest}")
 
     async def _tell_of_rejected(self) -> None:
@@ -161,7 +161,7 @@ class SyncStatus(Widget):
         self.notify(message, severity="warning", markup=False)
 
 
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     """In one unit, rounded down."""
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:
