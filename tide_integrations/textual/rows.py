@@ -120,6 +120,8 @@ class SyncedDataTable(_Rows, DataTable[Any]):
             `DataTable`; the cursor is a row unless they say otherwise.
     """
 
+    DEFAULT_CSS = "SyncedDataTable { height: 1fr; }"
+
     def __init__(
         self,
         collection: Collection,
@@ -226,7 +228,9 @@ class SyncedOptionList(_Rows, OptionList):
         hint: what to show instead of nothing.
     """
 
-    DEFAULT_CSS = "SyncedOptionList { text-wrap: nowrap; text-overflow: ellipsis; }"
+    DEFAULT_CSS = """
+    SyncedOptionList { height: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
+    """
 
     def __init__(
         self,
