@@ -37,7 +37,6 @@ class TodoApp:
         self.todos = TodoList(self.tide)
         self.all = SyncedCollection(self.tide.collection("todos"))
         self._syncing: asyncio.Task[None] | None = None
-        app.on_startup(lambda: self.go(online=launch.endpoint is not None))
 
     def go(self, *, online: bool) -> None:
         """Sync, or work offline."""
@@ -53,12 +52,8 @@ class TodoApp:
 
     @property
     def online(self) -> bool:
-        """Whether it is to sync; the switches of all pages are bound to it."""
+        """Whether it is to sync."""
         return self._syncing is not None
-
-    @online.setter
-    def online(self, online: bool) -> None:
-        self.go(online=online)
 
     def page(self) -> None:
         """Build the page; called for each visitor."""
@@ -157,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo with the command line *argv*; the exit code."""
     with launched("nicegui", sys.argv[1:] if argv is None else argv, PORT) as launch:
         todo_app = TodoApp(launch)
+        app.on_startup(lambda: todo_app.go(online=launch.endpoint is not None))
         ui.run(
             todo_app.page,
             host=launch.host,

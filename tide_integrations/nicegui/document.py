@@ -83,7 +83,7 @@ class SyncedDocument:
         That is, while it has the focus. What it holds is written when it loses that, at the latest.
         """
         element.bind_value(self, name)
-        element.on("focus", partial(self._guarded.add, name))
+        element.on("focus", lambda: self._guarded.add(name))
         element.on("blur", partial(self._release, name))
         return element
 
