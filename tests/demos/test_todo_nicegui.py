@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -19,24 +20,26 @@ from nicegui.testing.user_simulation import user_simulation
 
 from demos.launch import Launch, launched
 from demos.todo_nicegui import TodoApp
-from tests.support import free_port, until
+from tests.support import free_port, served, until
 from tide import Tide
+from tide.server import create_app
 
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM = shutil.which("chromium")
 
 
 @asynccontextmanager
-async def running(db):
-    """A user of the demo, without a server, and the todos in its file."""
+async def running(db, endpoint=None):
+    """A user of the demo, by default without a server, and the todos in its file."""
     apps: list[TodoApp] = []
 
     def page():
         apps[0].page()
 
     async with user_simulation(page) as user:
-        apps.append(TodoApp(Launch(db, None, None)))
+        apps.append(TodoApp(Launch(db, endpoint, None)))
         await apps[0].all.ready()
+        apps[0].go(online=endpoint is not None)
         await user.open("/")
         async with Tide(db) as tide:
             yield user, tide.collection("todos")
@@ -100,11 +103,33 @@ async def test_the_filter_shows_what_is_open_or_done(tmp_path):
         toggle = next(iter(user.find(kind=ui.toggle).elements))
         for which, expected in [("Open", {"open one"}), ("Done", {"done one"})]:
             toggle.value = next(one for one in toggle.options if one.value == which)
-            await until(lambda expected=expected: shown(user) == expected)
+            await until(partial(shows, user, expected))
+
+
+def shows(user, expected):
+    return shown(user) == expected
 
 
 def shown(user):
     return {one.value for one in user.find(kind=ui.input).elements if one.value}
+
+
+async def test_working_offline_keeps_writes_until_going_online(tmp_path):
+    with served(create_app(tmp_path / "server.db")) as endpoint:
+        async with running(tmp_path / "app.db", endpoint) as (user, todos):
+            await until(lambda: sees(user, "online"))
+            user.find("Work offline").click()
+            await until(lambda: sees(user, "offline"))
+            await add(user, todos, "tea")
+            await until(lambda: sees(user, "offline · 1 change to send"))
+            user.find("Work offline").click()
+            async with Tide(tmp_path / "other.db", endpoint) as other:
+                await until(lambda: arrived(other))
+
+
+async def arrived(other):
+    await other.sync_once()
+    return await texts(other.collection("todos")) == ["tea"]
 
 
 async def test_the_options_of_a_page_have_defaults_that_stay_on_this_machine(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class NiceGuiApp(AdapterApp):
         return str(self.page.field.value)
 
     async def status(self) -> str:
-        return self.page.line.text
+        return str(self.page.line.text)
 
     async def notices(self) -> list[str]:
         return self.user.notify.messages
@@ -445,7 +446,7 @@ async def test_in_a_browser_changes_show_by_themselves_and_typing_survives(serve
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: said.append(message.text))
         await page.goto(url)
-        await until(lambda page=page: holds(page, "c", "c"))
+        await until(partial(holds, page, "c", "c"))
     await field(one, "c").focus()
     await one.evaluate("document.activeElement.same = true")
     await one.keyboard.press("End")
@@ -454,8 +455,8 @@ async def test_in_a_browser_changes_show_by_themselves_and_typing_survives(serve
     await file.collection("todos").put("c", {"text": "theirs"})
     await one.keyboard.type(" mind", delay=20)
     for page in (one, two):
-        await until(lambda page=page: holds(page, "b", "b"))
-        await until(lambda page=page: holds(page, "c", "clear mind"))
+        await until(partial(holds, page, "b", "b"))
+        await until(partial(holds, page, "c", "clear mind"))
         await page.locator(".ag-cell", has_text="clear mind").wait_for()
         assert await grid_rows(page) == ["a", "b", "clear mind"]
     await until(lambda: written(file.collection("todos"), "clear mind", "c"))
@@ -474,7 +475,7 @@ async def test_closed_tabs_leave_nothing(served_app, browser):
     pages = [await browser.new_page() for _ in range(3)]
     for page in pages:
         await page.goto(url)
-        await until(lambda page=page: holds(page, "e", "e"))
+        await until(partial(holds, page, "e", "e"))
     busy = await count(url)
     assert busy == [before[0] + 3, 15, 6, 3, before[4] + 3]
     await field(pages[0], "a").fill("typed, and the tab closed")
@@ -501,6 +502,7 @@ async def test_a_snippet_of_the_page_in_the_docs_runs(snippet, tmp_path, monkeyp
     (tmp_path / "main.py").write_text(snippet, "utf-8")
     async with user_simulation(main_file=tmp_path / "main.py") as user:
         await user.open("/")
+        await until(lambda: list(tmp_path.glob("*.db")))
         db = next(tmp_path.glob("*.db"))
         async with again(db) as file:
             await file.collection(db.stem).put("a", {"text": "tea", "name": "Ada", "phone": "1"})
