@@ -19,9 +19,9 @@ __all__ = ["TodoApp", "main"]
 
 T = TypeVar("T")
 
-PORT = 8767
+_PORT = 8767
 
-HINTS = {
+_HINTS = {
     Filter.ALL: "Nothing to do yet. Type what needs doing, and press Enter.",
     Filter.OPEN: "Nothing is open: all is done.",
     Filter.DONE: "Nothing is done yet.",
@@ -57,10 +57,10 @@ class TodoApp:
 
     def page(self) -> None:
         """Build the page; called for each visitor."""
-        Page(self)
+        _Page(self)
 
 
-class Page:
+class _Page:
     """What one tab shows."""
 
     def __init__(self, todo_app: TodoApp) -> None:
@@ -125,7 +125,7 @@ class Page:
         todos = [Todo.from_doc(id_, doc) for id_, doc in self._app.all.items.items()]
         counts = {which: sum(map(which.keeps, todos)) for which in Filter}
         self._tabs.set_options({which: f"{which.value} {counts[which]}" for which in Filter})
-        self._hint.text = HINTS[self._which]
+        self._hint.text = _HINTS[self._which]
         self._hint.visible = not counts[self._which]
         self._clear.visible = counts[Filter.DONE] > 0
 
@@ -150,7 +150,7 @@ class Page:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo with the command line *argv*; the exit code."""
-    with launched("nicegui", sys.argv[1:] if argv is None else argv, PORT) as launch:
+    with launched("nicegui", sys.argv[1:] if argv is None else argv, _PORT) as launch:
         todo_app = TodoApp(launch)
         app.on_startup(lambda: todo_app.go(online=launch.endpoint is not None))
         ui.run(
