@@ -1,36 +1,34 @@
-"""The parts of the Textual demo that know nothing of tide: a list of todos, and a dialog."""
+"""The parts of the Textual demo: the list of todos, the line below it, and a dialog."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Input, OptionList
-from textual.widgets.option_list import Option
+from textual.widgets import Footer, Input
 
-from demos.todo import MAX_TEXT, Todo
+from demos.launch import Launch
+from demos.syncing import Syncing
+from demos.todo import MAX_TEXT, Filter, Todo
+from tide import Collection, Tide
+from tide import SyncStatus as Status
+from tide.integrations.textual import SyncedOptionList, SyncStatus
 
-__all__ = ["EditScreen", "Keys", "NewTodo", "TodoView"]
+__all__ = ["EditScreen", "Keys", "NewTodo", "StatusLine", "TodoView"]
 
 BOX = 3  # columns that the box in front of a todo takes
 DOUBLE = 2  # clicks
 UNFOCUSED = "Press a to add a todo"
 
 
-class TodoView(OptionList):
-    """The todos; whatever comes and goes around it, the cursor's todo stays where it is.
+class TodoView(SyncedOptionList):
+    """The todos; what the keys and the mouse ask for are actions of the app."""
 
-    What the keys and the mouse ask for are actions of the app.
-    """
-
-    DEFAULT_CSS = """
-    TodoView { text-wrap: nowrap; text-overflow: ellipsis; }
-    """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a", "app.focus('new')", "Add"),
         Binding("e", "app.edit", "Edit"),
@@ -39,60 +37,25 @@ class TodoView(OptionList):
         Binding("d,delete", "app.delete", "Delete", key_display="d"),
     ]
 
-    def __init__(self) -> None:
-        super().__init__(markup=False, id="list")
-        self._todos: list[Todo] = []
+    def __init__(self, todos: Collection, hint: str) -> None:
+        super().__init__(todos, _prompt, hint=hint, id="list")
 
     @property
     def current(self) -> Todo | None:
         """The todo under the cursor."""
-        return None if self.highlighted is None else self._todos[self.highlighted]
+        id_ = self.current_id
+        return None if id_ is None else Todo.from_doc(id_, self.items[id_])
 
-    def show(self, todos: list[Todo], hint: str) -> None:
-        """Show *todos*, or the *hint* if there are none."""
-        if todos and self._todos and _ids(todos[: len(self._todos)]) == _ids(self._todos):
-            self._extend(todos)
-        else:
-            self._rebuild(todos, hint)
-
-    def select(self, id_: str) -> None:
-        """Put the cursor on a todo."""
-        self.highlighted = self.get_option_index(id_)
-
-    def _extend(self, todos: list[Todo]) -> None:
-        """Show what changed in the todos that were shown, and the new ones below them."""
-        for index, (before, now) in enumerate(zip(self._todos, todos, strict=False)):
-            if before != now:
-                self.replace_option_prompt_at_index(index, _prompt(now))
-        self.add_options(map(_option, todos[len(self._todos) :]))
-        self._todos = todos
-
-    def _rebuild(self, todos: list[Todo], hint: str) -> None:
-        top, before = self.scroll_offset.y, self.highlighted
-        cursor = self._cursor_in(todos)
-        with self.app.batch_update():
-            self.clear_options()
-            self._todos = todos
-            self.add_options(map(_option, todos) if todos else [Option(hint, disabled=True)])
-            self.highlighted = cursor
-            if cursor is not None and before is not None:
-                # A todo takes one line.
-                self.scroll_to(y=top + cursor - before, animate=False, force=True, immediate=True)
-
-    def _cursor_in(self, todos: Sequence[Todo]) -> int | None:
-        """Where the cursor belongs: on its todo, or on the next one that is left."""
-        if not todos:
-            return None
-        places = {todo.id: place for place, todo in enumerate(todos)}
-        below = self._todos[self.highlighted or 0 :]
-        left = (places[todo.id] for todo in below if todo.id in places)
-        return next(left, len(todos) - 1 if below else 0)
+    def filter(self, which: Filter, hint: str) -> None:
+        """Show those that *which* keeps, or the *hint* if there are none."""
+        self.hint = hint
+        self.show(where=lambda doc: which.keeps(Todo.from_doc("", doc)))
 
     async def on_click(self, event: events.Click) -> None:
         """A click selects; on the box in front it toggles, and a second one edits."""
         index: int | None = event.style.meta.get("option")
         offset = event.get_content_offset(self)
-        if index is None or offset is None or not self._todos:
+        if index is None or offset is None or self.current is None:
             return
         self.highlighted = index
         if offset.x < BOX:
@@ -101,19 +64,32 @@ class TodoView(OptionList):
             await self.run_action("app.edit")
 
 
-def _ids(todos: Sequence[Todo]) -> list[str]:
-    return [todo.id for todo in todos]
-
-
-def _option(todo: Todo) -> Option:
-    return Option(_prompt(todo), id=todo.id)
-
-
-def _prompt(todo: Todo) -> Content:
-    # Assembled, not formatted: what somebody typed is never read as markup.
+def _prompt(id_: str, doc: Mapping[str, Any]) -> Content:
+    todo = Todo.from_doc(id_, doc)
     if todo.done:
         return Content.assemble(("[✓]", "$success"), " ", (todo.text, "dim strike"))
     return Content.assemble(("[ ]", "$text-muted"), " ", todo.text)
+
+
+class StatusLine(SyncStatus):
+    """Names the server, and the key to press."""
+
+    def __init__(self, tide: Tide, launch: Launch) -> None:
+        sync = Syncing(tide, launch.server).run if launch.endpoint else False
+        super().__init__(tide, sync=sync)
+        self._launch = launch
+
+    def why(self, status: Status) -> str:
+        """What is beside the state, as a person would say it."""
+        server, endpoint = self._launch.server, self._launch.endpoint
+        if status.state == "online":
+            serves = server is not None and server.running
+            return f"{'serving' if serves else 'with'} {endpoint}"
+        if status.state == "offline":
+            return f"no answer from {endpoint}"
+        if status.state == "stopped" and endpoint:
+            return "press o to go online again"
+        return super().why(status)
 
 
 class NewTodo(Input):

@@ -116,10 +116,11 @@ class TodoList:
 
     async def clear_done(self) -> int:
         """Delete all that are done, together or not at all; how many they were."""
-        done = self.shown(Filter.DONE)
+        docs = await self._collection.all()
+        done = [id_ for id_, doc in docs.items() if Filter.DONE.keeps(Todo.from_doc(id_, doc))]
         async with self._tide.batch():
-            for todo in done:
-                await self._collection.delete(todo.id)
+            for id_ in done:
+                await self._collection.delete(id_)
         return len(done)
 
 

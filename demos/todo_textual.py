@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Sequence
-from typing import ClassVar, TypeVar
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 from textual import on, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal
 from textual.content import Content
 from textual.reactive import reactive
-from textual.widgets import Header, Input, Static, Tab, Tabs
-from textual.worker import Worker
+from textual.widgets import Header, Input, Tab, Tabs
 
 from demos.launch import Launch, launched
-from demos.syncing import Syncing
-from demos.textual_widgets import EditScreen, Keys, NewTodo, TodoView
-from demos.todo import Filter, TodoList
-from tide import NotFoundError, OfflineError, Tide, TideError
+from demos.textual_widgets import EditScreen, Keys, NewTodo, StatusLine, TodoView
+from demos.todo import Filter, Todo, TodoList
+from tide import NotFoundError, Tide, TideError
+from tide.integrations.textual import SyncedCollection, SyncStatus
 
 __all__ = ["TodoApp", "main"]
 
 T = TypeVar("T")
-
-TICK = 0.25  # seconds between two looks at the state of syncing
+Docs = Mapping[str, dict[str, Any]]
 
 HINTS = {
     Filter.ALL: "Nothing to do yet.\n\nPress a, type what needs doing, and press Enter.",
@@ -50,9 +47,6 @@ class TodoApp(App[None]):
     Tabs { margin: 0 1; }
     TodoView { height: 1fr; border: none; margin: 0 1; background: $background; }
     TodoView:focus { border: none; background-tint: 0%; }
-    #status { height: 1; padding: 0 2; background: $panel; }
-    #sync { width: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
-    #pending { width: auto; margin-left: 2; }
     .-short Header { display: none; }
     .-short NewTodo, .-short NewTodo:focus { border: none; padding: 0 1; height: 1; }
     .-narrow Keys { layout: grid; grid-columns: auto; grid-gutter: 0 1; height: 2; }
@@ -67,115 +61,55 @@ class TodoApp(App[None]):
         Binding("2", "filter('OPEN')", show=False),
         Binding("3", "filter('DONE')", show=False),
         Binding("c", "clear_done", "Clear"),
-        Binding("o", "go_offline", "Offline"),
-        Binding("o", "go_online", "Online"),
+        Binding("o", "sync(False)", "Offline"),
+        Binding("o", "sync(True)", "Online"),
         Binding("q", "quit", "Quit"),
         Binding("ctrl+q,ctrl+c", "quit", "Quit", show=False, priority=True),
     ]
 
-    which: reactive[Filter] = reactive(Filter.ALL, init=False)
+    docs: reactive[Docs] = reactive[Docs](dict, init=False)
     syncing: reactive[bool] = reactive(False, bindings=True)
+    which: reactive[Filter] = reactive(Filter.ALL, init=False)
 
     def __init__(self, tide: Tide, launch: Launch) -> None:
         super().__init__()
         self._tide = tide
         self._launch = launch
         self._todos = TodoList(tide)
-        self._syncing = Syncing(tide, launch.server)
-        self._sync_worker: Worker[None] | None = None
-        self._draw_is_due = False
-        self._told_rejections = 0
-        # Kept, not queried: what is on its way when the app quits finds them still.
-        self._view = TodoView()
+        self._view = TodoView(tide.collection("todos"), self._hint())
         self._tabs = Tabs(*(Tab(which.value, id=which.name) for which in Filter))
-        self._sync_line = Static(id="sync", markup=False)
-        self._pending_line = Static(id="pending", markup=False)
+        self._line = StatusLine(tide, launch)
 
     def compose(self) -> ComposeResult:
         """From top to bottom."""
+        yield SyncedCollection(self._tide.collection("todos")).feeds(TodoApp.docs)
         yield Header(icon="")
         yield NewTodo()
         self._tabs.can_focus = False  # the keys 1, 2 and 3 reach them from everywhere
         yield self._tabs
         yield self._view
-        yield Horizontal(self._sync_line, self._pending_line, id="status")
+        yield self._line
         yield Keys()
 
     def on_mount(self) -> None:
-        """Show what the file holds at once, and sync beside that."""
+        """Say which file this is."""
         self.sub_title = str(self._launch.db)
-        self._follow()
-        if self._launch.endpoint is not None:
-            self._sync_worker = self._sync()
-        self.set_interval(TICK, self._show_status)
 
-    @work
-    async def _follow(self) -> None:
-        await self._todos.follow(self._draw_soon)
-
-    @work
-    async def _sync(self) -> None:
-        await self._syncing.run()
-
-    def _draw_soon(self) -> None:
-        """Draw once for all changes that are waiting; the first one does not wait for more."""
-        if not self._draw_is_due:
-            self._draw_is_due = True
-            self.call_later(self._draw)
-
-    async def _draw(self) -> None:
-        self._draw_is_due = False
-        self._view.show(self._todos.shown(self.which), self._hint())
+    def watch_docs(self) -> None:
+        """Something changed, here or elsewhere: count anew."""
+        todos = [Todo.from_doc(id_, doc) for id_, doc in self.docs.items()]
         for tab in self._tabs.query(Tab):
             which = Filter[str(tab.id)]
-            tab.label = Content(f"{which.value} {self._todos.count(which)}")
-        await self._show_status()
+            tab.label = Content(f"{which.value} {sum(map(which.keeps, todos))}")
+
+    def watch_which(self) -> None:
+        """Another filter: show it."""
+        self._tabs.active = self.which.name
+        self._view.filter(self.which, self._hint())
 
     def _hint(self) -> str:
         alone = self._launch.endpoint is None or self.which is not Filter.ALL
         return HINTS[self.which] + ("" if alone else SECOND)
-
-    async def _show_status(self) -> None:
-        self.syncing = self._syncing.active
-        self._sync_line.update(self._sync_text())
-        try:
-            pending = await self._tide.pending()
-            rejected = await self._tide.rejected()
-        except TideError as error:
-            self._pending_line.update(str(error))
-            return
-        self._pending_line.update(self._pending_text(pending))
-        for op in rejected:
-            if op.number > self._told_rejections:
-                self._told_rejections = op.number
-                self._warn(f"The server refused a change: {op.detail}")
-
-    def _sync_text(self) -> Content:
-        if self._launch.endpoint is None:
-            return Content("○ offline  kept in this file only")
-        if self._syncing.online:
-            return Content.assemble(("● online", "$text-success"), f"  {self._where()}")
-        return Content.assemble(("○ offline", "$text-warning"), f"  {self._why_offline()}")
-
-    def _where(self) -> str:
-        serves = self._launch.server is not None and self._launch.server.running
-        return f"{'serving' if serves else 'with'} {self._launch.endpoint}"
-
-    def _why_offline(self) -> str:
-        error = self._syncing.error
-        if not self._syncing.active:
-            return "press o to go online again"
-        if error is None:
-            return "connecting"
-        if isinstance(error, OfflineError):
-            return f"no answer from {self._launch.endpoint}"
-        return str(error)
-
-    def _pending_text(self, pending: int) -> str:
-        if self._launch.endpoint is None:
-            return ""
-        changes = "1 change" if pending == 1 else f"{pending} changes"
-        return f"{changes} to send" if pending else "all sent"
 
     @on(Input.Submitted, "#new")
     async def _add(self, event: Input.Submitted) -> None:
@@ -183,7 +117,6 @@ class TodoApp(App[None]):
         if id_ is not None:
             if self.which is Filter.DONE:
                 self.which = Filter.OPEN  # where it can be seen
-            await self._draw()
             self._view.select(id_)
         elif not event.input.value:
             event.input.value = event.value  # it was not stored; what was typed is not lost
@@ -218,25 +151,18 @@ class TodoApp(App[None]):
     def _tab_clicked(self, event: Tabs.TabActivated) -> None:
         self.which = Filter[str(event.tab.id)]
 
-    def watch_which(self) -> None:
-        """Another filter: show it."""
-        self._tabs.active = self.which.name
-        self._draw_soon()
+    def action_sync(self, active: bool) -> None:  # noqa: FBT001 - Textual passes it so
+        """Go online, or offline."""
+        self._line.active = active
 
-    def action_go_offline(self) -> None:
-        """Stop syncing."""
-        if self._sync_worker is not None:
-            self._sync_worker.cancel()
+    @on(SyncStatus.Changed)
+    def _synced(self) -> None:
+        self.syncing = self._line.active
 
-    def action_go_online(self) -> None:
-        """Sync again."""
-        if self._sync_worker is None or self._sync_worker.is_finished:
-            self._sync_worker = self._sync()
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
-        """One key goes offline and online; without a server there is neither."""
-        if action in ("go_offline", "go_online"):
-            return self._launch.endpoint is not None and self.syncing is (action == "go_offline")
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:
+        """One key goes offline and online; without a server it does neither."""
+        if action == "sync":
+            return self._launch.endpoint is not None and (not self.syncing,) == parameters
         return True
 
     async def _written(self, write: Awaitable[T]) -> T | None:
@@ -244,13 +170,10 @@ class TodoApp(App[None]):
         try:
             return await write
         except NotFoundError:
-            self._warn("It was deleted elsewhere meanwhile.")
+            self.notify("It was deleted elsewhere meanwhile.", severity="warning")
         except TideError as error:
             self.notify(str(error), severity="error", markup=False)
         return None
-
-    def _warn(self, message: str) -> None:
-        self.notify(message, severity="warning", markup=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -48,8 +48,8 @@ class Demo:
     def lines(self) -> list[str]:
         return [str(option.prompt) for option in self.view.options]
 
-    def status(self, id_: str) -> str:
-        return str(self.app.query_one(f"#{id_}", Static).content)
+    def status(self, part: str) -> str:
+        return str(self.app.query_one(f"SyncStatus .{part}", Static).content)
 
     @property
     def keys(self) -> dict[str, str]:
@@ -237,14 +237,14 @@ async def test_nodes_converge_through_a_server_that_comes_and_goes(
         Tide(tmp_path / "other.db", server.endpoint) as other,
     ):
         theirs = other.collection("todos")
-        await demo.until(lambda: "online" in demo.status("sync"))
+        await demo.until(lambda: "online" in demo.status("state"))
         await demo.press("a", *"bread", "enter")
         await demo.until(lambda: demo.status("pending") == "all sent")
         await other.sync_once()
         ((bread, _),) = (await theirs.all()).items()
 
         server.stop()
-        await demo.until(lambda: "no answer" in demo.status("sync"))
+        await demo.until(lambda: "no answer" in demo.status("state"))
         await demo.press(*"milk", "enter")
         await demo.shows("[ ] bread", "[ ] milk")
         await demo.until(lambda: demo.status("pending") == "1 change to send")
@@ -262,32 +262,33 @@ async def test_goes_offline_and_online_by_a_key_that_says_which(
     start: Start, server: EmbeddedServer
 ) -> None:
     async with start(server.endpoint) as demo:
-        await demo.until(lambda: demo.status("sync") == f"● online  with {server.endpoint}")
+        await demo.until(lambda: demo.status("state") == f"● online  with {server.endpoint}")
         await demo.until(lambda: demo.keys.get("o") == "Offline")
         await demo.press("o")
-        await demo.until(lambda: "press o" in demo.status("sync"))
+        await demo.until(lambda: "press o" in demo.status("state"))
         await demo.until(lambda: demo.keys.get("o") == "Online")
         await demo.add("bread")
         await demo.until(lambda: demo.status("pending") == "1 change to send")
         await demo.press("o")
         await demo.until(lambda: demo.status("pending") == "all sent")
-        assert demo.status("sync").startswith("● online")
+        assert demo.status("state").startswith("● online")
 
 
 async def test_a_key_that_is_pressed_twice_acts_once(start: Start, server: EmbeddedServer) -> None:
     async with start(server.endpoint) as demo:
-        await demo.until(lambda: "online" in demo.status("sync"))
-        demo.app.action_go_offline()
-        demo.app.action_go_offline()
-        await demo.until(lambda: "press o" in demo.status("sync"))
-        demo.app.action_go_online()
-        demo.app.action_go_online()
-        assert sum(worker.name == "_sync" for worker in demo.app.workers) == 1
-        await demo.until(lambda: "online" in demo.status("sync"))
+        await demo.until(lambda: "online" in demo.status("state"))
+        demo.app.action_sync(False)
+        demo.app.action_sync(False)
+        await demo.until(lambda: "press o" in demo.status("state"))
+        demo.app.action_sync(True)
+        demo.app.action_sync(True)
+        workers = [one for one in demo.app.workers if one.name == "sync" and not one.is_cancelled]
+        assert len(workers) == 1
+        await demo.until(lambda: "online" in demo.status("state"))
 
 
 async def test_without_a_server_it_says_so_and_has_no_key_for_it(demo: Demo) -> None:
-    assert demo.status("sync") == "○ offline  kept in this file only"
+    assert demo.status("state") == "○ offline  kept in this file only"
     assert demo.status("pending") == ""
     assert "o" not in demo.keys
 
@@ -299,7 +300,7 @@ async def test_says_when_it_is_the_one_that_serves(tmp_path: Path) -> None:
         app = Recorded(tide, Launch(db, server.endpoint, server))
         async with app.run_test() as pilot:
             demo = Demo(app, pilot, tide)
-            await demo.until(lambda: demo.status("sync") == f"● online  serving {server.endpoint}")
+            await demo.until(lambda: demo.status("state") == f"● online  serving {server.endpoint}")
     server.stop()
 
 
@@ -336,7 +337,7 @@ async def test_fits_any_terminal(start: Start, size: tuple[int, int]) -> None:
     async with start(size=size) as demo:
         await demo.add("far too long for one line " * 9 + "end")
         assert demo.view.virtual_size.height == 1
-        assert demo.app.query_one("#status").region.bottom < size[1]
+        assert demo.app.query_one("SyncStatus").region.bottom < size[1]
 
 
 @pytest.mark.parametrize("size", [(40, 12), (79, 24), (80, 24), (200, 50)])
