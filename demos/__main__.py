@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 __all__ = ["FRAMEWORKS", "main"]
 
-FRAMEWORKS = ("nicegui", "streamlit", "textual")
+FRAMEWORKS = ("textual",)
 """Those with a demo; each is an extra of tide and a module ``demos.todo_<framework>``."""
 
 

@@ -34,35 +34,21 @@ class Launch(NamedTuple):
         db: the store's file, which no other demo has open.
         endpoint: the server to sync with; None to stay local.
         server: the server to start when none answers at *endpoint*; None to start none.
-        host: where a web page is served.
-        port: the port of the page; 0 if the demo shows none.
-        browser: whether to open the page in a browser.
     """
 
     db: Path
     endpoint: str | None
     server: EmbeddedServer | None
-    host: str = "127.0.0.1"
-    port: int = 0
-    browser: bool = False
 
 
 @contextlib.contextmanager
-def launched(framework: str, argv: Sequence[str], port: int = 0) -> Iterator[Launch]:
+def launched(framework: str, argv: Sequence[str]) -> Iterator[Launch]:
     """Read the command line, and hold the file and the server until the demo has ended.
-
-    Args:
-        framework: what shows the demo.
-        argv: the command line.
-        port: of a demo that is a web page, where it is served by default; 0 if it is none.
 
     Raises:
         SystemExit: the command line is wrong, or asks for help, or the file is in use.
     """
     parser = _parser(framework)
-    parser.set_defaults(host="127.0.0.1", port=0, no_browser=True)
-    if port:
-        _add_web_options(parser, port)
     options = parser.parse_args(argv)
     try:
         db, lock = _open_file(framework, options.db)
@@ -72,8 +58,7 @@ def launched(framework: str, argv: Sequence[str], port: int = 0) -> Iterator[Lau
     own = not options.offline and options.endpoint is None
     endpoint = None if options.offline else options.endpoint or server.endpoint
     try:
-        page = (options.host, options.port, not options.no_browser)
-        yield Launch(db, endpoint, server if own else None, *page)
+        yield Launch(db, endpoint, server if own else None)
     finally:
         server.stop()
         lock.release()
@@ -110,16 +95,6 @@ def _endpoint(text: str) -> str:
     except EndpointError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
-
-
-def _add_web_options(parser: argparse.ArgumentParser, port: int) -> None:
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="where to serve the page (default: %(default)s)"
-    )
-    parser.add_argument("--port", type=int, default=port, help="its port (default: %(default)s)")
-    parser.add_argument(
-        "--no-browser", action="store_true", default=False, help="do not open the page"
-    )
 
 
 def _open_file(framework: str, chosen: Path | None) -> tuple[Path, FileLock]:

@@ -18,7 +18,7 @@ from tide.testing import memory_server
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FRAMEWORKS = {"textual", "nicegui", "streamlit", "gradio"}  # whose tests run their pages' snippets
+FRAMEWORKS = {"textual"}  # whose tests run their pages' snippets
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 SNIPPETS = [
