@@ -70,7 +70,7 @@ def check_collection(name: object) -> str:
 def check_id(id_: object) -> str:
     """*id_*, if it can name a document; else an `IdError`."""
     if not isinstance(id_, str):
-        raise IdError(f"an id must be a str, not {type(id_).__name__}: {_shown(id_)}")
+        raise IdError(f"an id must be a str, not {type(id_).__name__}: {_shown(id_)}; use str()")
     if not id_:
         raise IdError("an id can't be empty; add() makes one for you")
     if found := _CONTROL_OR_SURROGATE.search(id_):
