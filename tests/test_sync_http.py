@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import sqlite3
+from collections import ChainMap
 from contextlib import asynccontextmanager, closing, suppress
 from random import Random
 
@@ -598,9 +599,10 @@ async def failing():
         (lambda: "Bearer good", "returned something of type str"),
         (
             lambda: {"Authorization": None, "x": b"y"},
-            "returned a mapping that holds N",
+            "returned a mapping that holds NoneType, bytes instead",
         ),
         (lambda needed: {}, "failed: TypeError"),
+        (lambda: ChainMap({"x": "good"}, None), "failed: TypeError"),  # type: ignore[arg-type]
     ],
     ids=[
         "raises",
@@ -611,6 +613,7 @@ async def failing():
         "text",
         "no text in it",
         "wants an argument",
+        "can't be read",
     ],
 )
 async def test_a_function_for_headers_that_fails_is_a_sync_error(headers, words, guarded, tmp_path):

@@ -62,6 +62,7 @@ class Sender:
         try:
             headers = self._headers()
             headers = await headers if inspect.isawaitable(headers) else headers
+            headers = dict(headers) if isinstance(headers, Mapping) else headers
         except Exception as error:
             raise SyncError(f"the function given as headers= failed: {error!r}") from error
         if not _is_text(headers):
@@ -69,7 +70,7 @@ class Sender:
                 f"the function given as headers= returned {_kind(headers)} instead of a "
                 'dict such as {"Authorization": "Bearer TOKEN"}'
             )
-        return dict(headers)
+        return headers
 
 
 def _is_text(headers: object) -> TypeGuard[Mapping[str, str]]:
