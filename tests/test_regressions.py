@@ -96,12 +96,12 @@ async def test_f18_f20_a_clock_that_was_put_back_stays_back_while_another_has_th
                 assert made.setdefault((counter, half), id_) == id_
             return node(path, "clock")
 
-        for number in range(5):
-            await other.collection("c").put(f"early {number}", {})
+        for number in range(30):  # whose counters come again once the clock is put back
+            await other.collection("c").put("early", {"n": number})
             note()
         with sql_on(path) as sql:
             sql.execute("UPDATE node SET clock = ?", [FAR])
-        await other.collection("c").put("far", {})
+        await other.collection("c").put("early", {"far": True})
         assert note() > FAR
         await node_.sync_once()
         for number in range(5):
