@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from tide.wal import use_wal
+
 __all__ = ["configure", "identity"]
 
 
@@ -19,7 +21,7 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 def configure(sql: sqlite3.Connection, durability: str) -> None:
     """Set up a connection that writes; *durability* as of `tide.Tide`."""
-    sql.execute("PRAGMA journal_mode = WAL")
+    use_wal(sql)
     sql.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
     sql.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone does not reach the disk
     sql.execute("PRAGMA cache_size = -65536")  # KiB; random ids need it, it is used as needed

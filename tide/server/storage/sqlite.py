@@ -26,6 +26,7 @@ from tide.errors import (
 from tide.ids import token
 from tide.server.storage.base import Space, Storage
 from tide.server.storage.sqlite_space import SCHEMA, SqliteSpace
+from tide.wal import use_wal
 
 __all__ = ["SqliteStorage"]
 
@@ -144,9 +145,13 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(sql: sqlite3.Connection, path: Path) -> None:
-    (application_id,) = sql.execute("PRAGMA application_id").fetchone()
-    (version,) = sql.execute("PRAGMA user_version").fetchone()
-    (tables,) = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    sql.execute("BEGIN")  # one snapshot: another process may be making the tables just now
+    try:
+        (application_id,) = sql.execute("PRAGMA application_id").fetchone()
+        (version,) = sql.execute("PRAGMA user_version").fetchone()
+        (tables,) = sql.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    finally:
+        sql.execute("ROLLBACK")
     if application_id != APPLICATION_ID and (application_id or version or tables):
         raise NotAStoreError(f"{path} is another program's file; give the server one of its own")
     if version > SCHEMA_VERSION:
@@ -154,7 +159,7 @@ def _prepare(sql: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer tide (schema {version}, this one knows "
             f"{SCHEMA_VERSION}); upgrade tide to serve it"
         )
-    sql.execute("PRAGMA journal_mode = WAL")
+    use_wal(sql)
     sql.execute("PRAGMA synchronous = FULL")
     sql.execute("PRAGMA fullfsync = ON")
     sql.execute("PRAGMA cache_size = -65536")
