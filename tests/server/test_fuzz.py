@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from tide.protocol import Request, parse_response
+from tide.protocol import EventReader, Request, parse_response
 from tide.server import create_app
 
 NODE = "alice.phone.0001"
@@ -91,6 +91,10 @@ def check(answer):
     """The answer is one of PROTOCOL.md's."""
     assert answer.status_code < 500, answer.text
     assert answer.headers["cache-control"] == "no-store"
+    if answer.headers["content-type"] == "text/event-stream":
+        names = [event.name for event in EventReader().feed(answer.content)]
+        assert names == ["changes", "bye"]
+        return
     said = json.loads(answer.content)  # strictly UTF-8, and JSON
     if answer.status_code != 200:
         assert answer.headers["content-type"] == "application/problem+json"
@@ -221,6 +225,7 @@ HEADERS = ["content-type", "content-encoding", "content-length", "accept", "acce
     ),
     st.sampled_from(["GET", "POST"]),
 )
+@example("accept", b"text/event-stream", "GET")
 def test_any_header_is_answered(server, name, value, method):
     server.ask(text(VALID), method=method, **{name: value})
 
